@@ -175,6 +175,11 @@ class ProxyHeaderError(UppercaseError):
 class CannotListen(UppercaseError):
     """An address could not be bound."""
 
+    @property
+    def errno(self) -> int | None:
+        """Why, by the system's number, if it was the system that refused."""
+        return getattr(self.__cause__, "errno", None)
+
 
 class NetworkError(UppercaseError):
     """A server could not be reached, or did not do what was asked of it."""

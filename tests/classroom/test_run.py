@@ -237,9 +237,15 @@ def test_nothing_is_left_of_a_program_that_does_not_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["run", "grade"])
 def test_who_is_ended_leaves_no_program_behind(command: str, tmp_path: Path) -> None:
-    """As `timeout` does it, or a terminal that is closed."""
+    """As `timeout` does it, or a terminal that is closed, which sends its signal twice."""
     script, runs = tmp_path / "endless.py", tmp_path / "runs"
-    script.write_text(f"import time; open({str(runs)!r}, 'w'); time.sleep(600)")
+    script.write_text(
+        "import os, time\n"
+        "if not os.fork():\n"
+        "    os.setsid()\n"
+        f"    open({str(runs)!r}, 'w')\n"
+        "time.sleep(600)"
+    )
     words = ["grade", "udp-client"] if command == "grade" else ["run"]
     with Piped(*words, "--", sys.executable, str(script)) as process:
         deadline = time.monotonic() + START_TIMEOUT
@@ -247,6 +253,9 @@ def test_who_is_ended_leaves_no_program_behind(command: str, tmp_path: Path) -> 
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM if command == "grade" else signal.SIGHUP)
+        for _ in range(30):
+            time.sleep(0.005)
+            process.send_signal(signal.SIGHUP)
         process.wait(START_TIMEOUT)
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if names(path, script)]
 

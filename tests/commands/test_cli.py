@@ -16,6 +16,7 @@ from tests.costs import here
 from uppercase.__main__ import main
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands import MEANINGS
+from uppercase.commands.group import group
 from uppercase.commands.send import send
 
 
@@ -186,6 +187,20 @@ def test_a_full_disk_is_one_sentence() -> None:
     assert done.returncode == 2
 
 
+def test_a_system_that_gives_no_thread_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(send, "callback", refuse)
+    assert main(["send"]) == 2
+    assert capsys.readouterr().err == (
+        "uppercase: cannot start a thread; `ulimit -u` shows how many threads and processes may "
+        "be\n"
+    )
+
+
 def test_a_terminal_without_some_letters_is_shown_how_they_are_written() -> None:
     record = b'{"record":1,"protocol":"UDP","transform":"\\u22ee"}\n'
     env = {"PYTHONIOENCODING": "latin-1"}
@@ -215,6 +230,15 @@ def test_the_manual_page_has_every_command_option_and_exit_status(
     ):
         assert expected in page
     assert re.findall(r"^[^.].*['`^~].*", page, re.MULTILINE) == []
+
+
+def test_the_manual_has_its_options_where_python_drops_docstrings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -OO`, and so PYTHONOPTIMIZE=2."""
+    monkeypatch.setattr(group, "help", None)
+    assert main(["man"]) == 0
+    assert ".SH COMMANDS" in capsys.readouterr().out
 
 
 def test_the_reference_has_every_option_of_send_and_every_exit_status() -> None:

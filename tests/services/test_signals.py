@@ -8,6 +8,7 @@ from types import FrameType
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
+from uppercase.services import _stopping
 from uppercase.services._stopping import STOP_SIGNALS
 
 
@@ -111,6 +112,35 @@ def test_the_reactors_handlers_are_called_and_given_back(monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("before")
+@pytest.mark.parametrize("timer", ["faulthandler.dump_traceback_later", "threading.Timer.start"])
+def test_a_service_stops_where_the_system_gives_no_thread_to_bound_that(
+    timer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `ulimit -u`, or in a container that may have no more processes."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Timer.start", lambda timer: None)
+    monkeypatch.setattr("faulthandler.dump_traceback_later", lambda *_, **__: None)
+    monkeypatch.setattr(timer, refuse)
+    monkeypatch.setattr(_stopping, "_ONE_SIGNAL", 0)
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, number: killed.append(number))
+    monkeypatch.setattr(os, "_exit", lambda status: None)
+    reactor = Reactor()
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    STOP_SIGNALS.take("service", reactor, 10)
+    signal.raise_signal(signal.SIGTERM)
+    assert reactor.stopped[0] == signal.SIGTERM
+    STOP_SIGNALS._handle(signal.SIGTERM, None)
+    assert killed == [signal.SIGTERM]
+    STOP_SIGNALS.release("service", reactor)
+    for call in reactor.after_shutdown:
+        call()
+
+
+@pytest.mark.usefixtures("before")
 def test_a_hangup_stops_as_a_termination_does_unless_the_program_wants_otherwise() -> None:
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)
@@ -130,6 +160,7 @@ def test_a_hangup_stops_as_a_termination_does_unless_the_program_wants_otherwise
 @pytest.mark.usefixtures("before")
 def test_a_hangup_does_not_cut_a_stop_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closing a terminal brings two: one of the shell, one of the system when the shell ends."""
+    monkeypatch.setattr(_stopping, "_ONE_SIGNAL", 0)
     killed: list[int] = []
     monkeypatch.setattr(os, "kill", lambda _, number: killed.append(number))
     monkeypatch.setattr(os, "_exit", lambda _: None)
@@ -172,11 +203,16 @@ def test_a_second_signal_ends_the_first_process_of_a_container_too(
     exited: list[int] = []
     monkeypatch.setattr(os, "kill", lambda *_: None)
     monkeypatch.setattr(os, "_exit", exited.append)
+    now = [1000.0]
+    monkeypatch.setattr(_stopping, "monotonic", lambda: now[0])
     reactor = Reactor()
     signal.signal(signal.SIGTERM, reactor.sigTerm)
     STOP_SIGNALS.take("service", reactor, 10)
     signal.raise_signal(signal.SIGTERM)
+    # timeout(1) sends each signal twice.
+    signal.raise_signal(signal.SIGTERM)
     assert exited == []
+    now[0] += 0.2
     STOP_SIGNALS._handle(signal.SIGTERM, None)
     assert exited == [128 + signal.SIGTERM]
     STOP_SIGNALS.release("service", reactor)

@@ -115,6 +115,8 @@ def _become(
             sys.argv = command[2:]
             runpy.run_module(command[2], run_name="__main__", alter_sys=True)
         else:
+            # What is spawned is named after its interpreter.
+            command = command[command[0] == sys.executable :]
             sys.path[:0] = [os.path.dirname(command[0]), *found]
             sys.argv = command
             runpy.run_path(command[0], run_name="__main__")

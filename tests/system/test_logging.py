@@ -32,7 +32,10 @@ def test_a_format_needs_a_place_that_takes_it() -> None:
 
 
 def test_logrotate_needs_no_signal_and_sigusr1_rotates_as_ever(tmp_path: Path) -> None:
-    """With a daemon, which also shows that the file survives its parent."""
+    """With a daemon, which also shows that the file survives its parent.
+
+    Whoever starts it has closed its standard input, as scripts do.
+    """
     path, pid = tmp_path / "service.log", tmp_path / "service.pid"
     options = ["uppercase-tcp", "--port=0", "--interface=127.0.0.1", "--log-peers"]
     subprocess.run(
@@ -41,6 +44,7 @@ def test_logrotate_needs_no_signal_and_sigusr1_rotates_as_ever(tmp_path: Path) -
         env=environment(),
         timeout=60,
         check=True,
+        preexec_fn=lambda: os.close(0),
     )
     number = int(pid.read_text())
     try:

@@ -696,6 +696,10 @@ def test_systemd_passes_sockets_and_is_told(tmp_path: Path) -> None:
         datagram.bind(("127.0.0.1", 0))
         notified.bind(str(tmp_path / "notify"))
         notified.settimeout(PATIENCE)
+        # Such as another checkout, which is not what the supervisor runs.
+        (tmp_path / "uppercase").mkdir()
+        for other in ("uppercase/__init__.py", "json.py"):
+            (tmp_path / other).write_text("raise SystemExit('not mine')")
         service = subprocess.Popen(
             [
                 *(sys.executable, "-ISc", ACTIVATE, str(stream.fileno()), str(datagram.fileno())),

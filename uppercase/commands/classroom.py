@@ -231,9 +231,16 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
 
 def _leave_nobody_behind() -> None:
     """Have signals interrupt us as Ctrl-C does, so that programs are killed; not ignored ones."""
-    for number in signal.SIGTERM, signal.SIGHUP:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+    every = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    numbers = [each for each in every if signal.getsignal(each) is not signal.SIG_IGN]
+
+    def interrupt(*_: object) -> None:
+        for number in numbers:  # A second one would interrupt the killing.
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
 
 
 def _look_for_folders(*files: Path | None) -> None:

@@ -221,6 +221,12 @@ class _Commands(Group):
         except BrokenPipeError:
             # Python ignores the signal until here: a server that goes away must not kill us.
             die_of(signal.SIGPIPE)
+        except RuntimeError as error:
+            if "new thread" not in str(error):  # As CPython says it.
+                raise
+            raise UserError(
+                "cannot start a thread; `ulimit -u` shows how many threads and processes may be"
+            ) from error
         return status
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -40,68 +40,6 @@ class Stage(NamedTuple):
     transform: ITransform
 
 
-class _Guard:
-    """Calls transforms and lets nothing out except bytes within bounds or a TransformError."""
-
-    def __init__(self, max_output: int, on_slow: SlowCall | None) -> None:
-        self.max_output = max_output
-        self._on_slow = on_slow
-
-    def call(self, name: str, function: Callable[..., Any], *data: Any) -> Any:
-        """Call a transform's function; report the call if it blocked."""
-        started = perf_counter()
-        try:
-            result = function(*data)
-        except BaseException as error:
-            failure = self.failed(name, error, started)
-        else:
-            if perf_counter() - started > SLOW_CALL:
-                self.slow(name, started)
-            return result
-        # Out here the transform's exception is no longer its context.
-        raise failure
-
-    def slow(self, name: str, started: float) -> None:
-        """Report a call that has blocked."""
-        if self._on_slow is not None:
-            self._on_slow(name, perf_counter() - started)
-
-    def failed(self, name: str, error: BaseException, started: float) -> TransformError:
-        """Return an exception as a failure, and report the call if it blocked."""
-        if perf_counter() - started > SLOW_CALL:
-            self.slow(name, started)
-        return _failure(name, error)
-
-    async def wait(self, name: str, result: Awaitable[bytes]) -> bytes:
-        """Await a transform's reply."""
-        try:
-            reply = await result
-        except GeneratorExit as error:
-            # What awaits this is being closed, or the transform pretends so: it ends either way,
-            # and code that takes it for a failure has the name.
-            error.transform = name  # type: ignore[attr-defined]
-            raise
-        except BaseException as error:
-            failure = _failure(name, error)
-            if iscoroutine(result) and _wants_loop(failure):
-                failure.reason += _REMEDY
-        else:
-            return self.checked(name, reply)
-        raise failure
-
-    def checked(self, name: str, result: object) -> bytes:
-        """Return the result if it is bytes within the limit."""
-        # By its type: an object may raise when asked what it is an instance of.
-        if not issubclass(type(result), bytes):
-            raise WrongResult(name, f"it returned {type(result).__name__}, not bytes")
-        # Invariant: what a chain gives is `bytes` itself. A subclass may say that it has another
-        # length than the kernel is to send, or that it has no hash.
-        reply = b"".join([cast(bytes, result)])
-        if len(reply) > self.max_output:
-            raise OutputTooLong(name, len(reply), self.max_output)
-        return reply
-
-
 @implementer(ITransform)
 class Pipeline:
     """A chain of transforms, which is one itself.
@@ -118,7 +56,8 @@ class Pipeline:
     def __init__(
         self, stages: Sequence[Stage], max_output: int = MAX_OUTPUT, on_slow: SlowCall | None = None
     ) -> None:
-        self._guard = _Guard(max_output, on_slow)
+        self.max_output = max_output
+        self._on_slow = on_slow
         self._take(stages)
         self.streams = all(IStreamTransform.providedBy(stage.transform) for stage in stages)
         if self.streams:
@@ -159,23 +98,23 @@ class Pipeline:
         Raises:
             TransformError: a stage failed; an awaitable raises it too.
         """
-        # `_Guard.call` and `checked` in one, which halves what a short message costs.
-        guard, most = self._guard, self._guard.max_output
+        # `call` and `checked` in one, which halves what a short message costs.
+        most = self.max_output
         for name, function in self._calls[position:] if position else self._calls:
             started = perf_counter()
             try:
                 result: object = function(message)
                 if perf_counter() - started > SLOW_CALL:
-                    guard.slow(name, started)
+                    self.slow(name, started)
                     started = perf_counter()  # It is told of once, whatever follows.
                 if type(result) is bytes and len(result) <= most:
                     message = result
                 elif isawaitable(result):
                     return self._go_on(position, result)
                 else:
-                    message = guard.checked(name, result)
+                    message = self.checked(name, result)
             except BaseException as error:
-                failure = guard.failed(name, error, started)
+                failure = self.failed(name, error, started)
             else:
                 position += 1
                 continue
@@ -205,7 +144,7 @@ class Pipeline:
             The outcome of the message after the last reply; None if it was not looked at, or if
             there is none.
         """
-        guard, most = self._guard, self._guard.max_output
+        most = self.max_output
         # For one stage, the function itself: a clock reading each, and no call of ours between.
         sole = len(self._calls) == 1
         name, function = self._calls[0] if sole else ("", self.outcome)
@@ -215,7 +154,7 @@ class Pipeline:
             for message, result in zip(messages, map(function, messages), strict=False):
                 ended = perf_counter()
                 if ended - started > SLOW_CALL and sole:
-                    guard.slow(name, started)
+                    self.slow(name, started)
                 started = ended
                 if type(result) is not bytes:
                     break
@@ -232,15 +171,15 @@ class Pipeline:
                 return result
             if isawaitable(result):
                 return self._go_on(0, result)
-            return guard.checked(name, result)
+            return self.checked(name, result)
         except BaseException as error:
-            failure = guard.failed(name, error, started)
+            failure = self.failed(name, error, started)
         drop_tracebacks(failure)
         return failure
 
     async def _go_on(self, position: int, result: Awaitable[bytes]) -> bytes:
         """Await one stage's reply and put it through the stages after it."""
-        message = await self._guard.wait(self._stages[position].name, result)
+        message = await self._wait(self._stages[position].name, result)
         reply = self.transform(message, position + 1)
         return reply if isinstance(reply, bytes) else await reply
 
@@ -250,26 +189,81 @@ class Pipeline:
         Raises:
             TransformError: a stage failed to open its stream.
         """
-        guard = self._guard
-        opened = [(name, *guard.call(name, _open, each)) for name, each in self._stages]
-        return _ChainedStream(opened, guard)
+        opened = [(name, *self.call(name, _open, each)) for name, each in self._stages]
+        return _ChainedStream(opened, self)
+
+    # Whatever a stage does, nothing comes out but bytes within bounds or a `TransformError`.
+
+    def call(self, name: str, function: Callable[..., Any], *data: Any) -> Any:
+        """Call a transform's function; report the call if it blocked."""
+        started = perf_counter()
+        try:
+            result = function(*data)
+        except BaseException as error:
+            failure = self.failed(name, error, started)
+        else:
+            if perf_counter() - started > SLOW_CALL:
+                self.slow(name, started)
+            return result
+        # Out here the transform's exception is no longer its context.
+        raise failure
+
+    def slow(self, name: str, started: float) -> None:
+        """Report a call that has blocked."""
+        if self._on_slow is not None:
+            self._on_slow(name, perf_counter() - started)
+
+    def failed(self, name: str, error: BaseException, started: float) -> TransformError:
+        """Return an exception as a failure, and report the call if it blocked."""
+        if perf_counter() - started > SLOW_CALL:
+            self.slow(name, started)
+        return _failure(name, error)
+
+    async def _wait(self, name: str, result: Awaitable[bytes]) -> bytes:
+        """Await a transform's reply."""
+        try:
+            reply = await result
+        except GeneratorExit as error:
+            # What awaits this is being closed, or the transform pretends so: it ends either way,
+            # and code that takes it for a failure has the name.
+            error.transform = name  # type: ignore[attr-defined]
+            raise
+        except BaseException as error:
+            failure = _failure(name, error)
+            if iscoroutine(result) and _wants_loop(failure):
+                failure.reason += _REMEDY
+        else:
+            return self.checked(name, reply)
+        raise failure
+
+    def checked(self, name: str, result: object) -> bytes:
+        """Return the result if it is bytes within the limit."""
+        # By its type: an object may raise when asked what it is an instance of.
+        if not issubclass(type(result), bytes):
+            raise WrongResult(name, f"it returned {type(result).__name__}, not bytes")
+        # Invariant: what a chain gives is `bytes` itself. A subclass may say that it has another
+        # length than the kernel is to send, or that it has no hash.
+        reply = b"".join([cast(bytes, result)])
+        if len(reply) > self.max_output:
+            raise OutputTooLong(name, len(reply), self.max_output)
+        return reply
 
 
 @implementer(ITransformStream)
 class _ChainedStream:
     """One connection's way through the stages."""
 
-    def __init__(self, streams: list[tuple[str, Any, Any]], guard: _Guard) -> None:
+    def __init__(self, streams: list[tuple[str, Any, Any]], chain: Pipeline) -> None:
         self._streams = streams  # with the calls that feed and that finish them
-        self._guard = guard
+        self._chain = chain
 
     def feed(self, data: bytes, position: int = 0) -> bytes:
-        guard = self._guard
+        chain = self._chain
         for name, feed, _ in self._streams[position:] if position else self._streams:
-            result = guard.call(name, feed, data)
+            result = chain.call(name, feed, data)
             # Nearly all are; `checked` comes to the same.
-            plain = type(result) is bytes and len(result) <= guard.max_output
-            data = result if plain else guard.checked(name, result)
+            plain = type(result) is bytes and len(result) <= chain.max_output
+            data = result if plain else chain.checked(name, result)
         return data
 
     @property
@@ -278,19 +272,19 @@ class _ChainedStream:
 
         A caller that uses it instead of `feed` hands to `settle` what is out of the ordinary.
         """
-        return (self._streams[0][1], self._guard.max_output) if len(self._streams) == 1 else None
+        return (self._streams[0][1], self._chain.max_output) if len(self._streams) == 1 else None
 
     def settle(
         self, started: float, result: object, error: BaseException | None
     ) -> bytes | TransformError:
         """Return what the sole stage's call comes to, and report it if it blocked."""
-        guard, ((name, _, _),) = self._guard, self._streams
+        chain, ((name, _, _),) = self._chain, self._streams
         if error is not None:
-            return guard.failed(name, error, started)
+            return chain.failed(name, error, started)
         if perf_counter() - started > SLOW_CALL:
-            guard.slow(name, started)
+            chain.slow(name, started)
         try:
-            return guard.checked(name, result)
+            return chain.checked(name, result)
         except TransformError as failure:
             return failure
 
@@ -298,7 +292,7 @@ class _ChainedStream:
         """End every stage in turn: what one gives at its end is input for those after it."""
         output = b""
         for position, (name, _, finish) in enumerate(self._streams):
-            tail = self._guard.checked(name, self._guard.call(name, finish))
+            tail = self._chain.checked(name, self._chain.call(name, finish))
             if tail:
                 output += self.feed(tail, position + 1)
         return output

@@ -200,20 +200,6 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
     return CannotListen(got + why)
 
 
-def in_use(error: CannotListen) -> bool:
-    """Return whether an address could not be bound because somebody else has it."""
-    return _errno_of(error) == errno.EADDRINUSE
-
-
-def address_is_missing(error: CannotListen) -> bool:
-    """Return whether an address could not be bound because this machine has none of the kind."""
-    return _errno_of(error) in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
-
-
-def _errno_of(error: CannotListen) -> int | None:
-    return error.__cause__.errno if isinstance(error.__cause__, OSError) else None
-
-
 def parse_host_names(text: str) -> tuple[str, ...]:
     """Return the hosts, names or addresses, that a comma-separated list names, in small letters."""
     hosts = [entry.strip().lower().strip("[]") for entry in text.split(",")]

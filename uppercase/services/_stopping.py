@@ -11,7 +11,9 @@ import faulthandler
 import os
 import signal
 import sys
+from contextlib import suppress
 from threading import Timer
+from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
@@ -22,6 +24,10 @@ STOP_GRACE: Final = 4.0
 
 _LAST_RESORT: Final = 1.0
 """Seconds that it then has to say where it hangs, which takes forever if nobody reads."""
+
+_ONE_SIGNAL: Final = 0.1
+"""Seconds in which another signal is the first once more: timeout(1) sends one to its program, and
+then to the group that the program is in."""
 
 _SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none.
 # Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
@@ -68,6 +74,7 @@ class _StopSignals:
         self._before: dict[int, Any] = {}
         # What ends the process if the stop does not; None until a signal has come.
         self._last_resort: Timer | None = None
+        self._came = 0.0
 
     def take(self, service: object, reactor: Any, seconds: float) -> None:
         """Take the signals once the reactor has taken them."""
@@ -110,20 +117,24 @@ class _StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._last_resort is not None:
-            if number == _SIGHUP:
-                return  # A terminal that is closed sends it twice: by its shell, and by the system.
+            # A terminal that is closed sends SIGHUP twice: by its shell, and by the system.
+            if number == _SIGHUP or monotonic() - self._came < _ONE_SIGNAL:
+                return
             # Ended by the signal itself, so that the parent sees why.
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             # The first process of a container gets no signal that it does not handle.
             os._exit(128 + number)
+        self._came = monotonic()
         seconds = STOP_GRACE + max(self.running.values(), default=0.0)
-        if sys.__stderr__ is not None:
-            # The only timer that fires whatever the interpreter is busy with; it says with what.
-            faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
         self._last_resort = Timer(seconds + _LAST_RESORT, os._exit, (1,))
         self._last_resort.daemon = True
-        self._last_resort.start()
+        # Where the system gives no thread, a stop has no bound, but it is one.
+        with suppress(RuntimeError):
+            if sys.__stderr__ is not None:
+                # The only timer that fires whatever the interpreter does; it says what that is.
+                faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+            self._last_resort.start()
         handler = self._before[number]
         (self._before[signal.SIGTERM] if handler is signal.SIG_DFL else handler)(number, frame)
 

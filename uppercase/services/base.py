@@ -3,6 +3,7 @@
 Settings have no defaults of their own: those are limits.
 """
 
+import errno
 import math
 import socket
 import time
@@ -86,6 +87,8 @@ class Settings:
 
 SHORTHAND: Final = "--port"
 """What stands for the place of a socket that --port and --interface ask for."""
+
+_NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 FREE_PORT_TRIES: Final = 16
 """How often port 0 is tried again when the port that one address family gave is taken in
@@ -311,7 +314,7 @@ class TransformService(Service, ABC):
                         opened.append(self.open_address(host, port, workers))
                     except CannotListen as error:
                         unnamed = ":" in host and host not in settings.interfaces
-                        if not (unnamed and values.address_is_missing(error)):
+                        if not (unnamed and error.errno in _NO_SUCH_ADDRESS):
                             raise
                         self.say("this machine has no IPv6; IPv4 only is served")
                     else:
@@ -320,7 +323,8 @@ class TransformService(Service, ABC):
                 for each in opened:
                     each.release()
                 # A port that was free in one family may be taken in the other.
-                if settings.port_number() or not (opened and tries_left and values.in_use(error)):
+                in_use = error.errno == errno.EADDRINUSE
+                if settings.port_number() or not (opened and tries_left and in_use):
                     raise
             else:
                 return opened

@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import MutableMapping
+from contextlib import suppress
 
 _UNNAMED = "unknown"  # What sd_listen_fds_with_names(3) calls a socket without a name.
 
@@ -25,6 +26,13 @@ def name_sockets(environ: MutableMapping[str, str]) -> None:
 # Invariant: before anything imports Twisted's endpoints, which look for the sockets then, forget
 # those that have no names, and clear the environment.
 name_sockets(os.environ)
+
+# Invariant: before a reactor opens descriptors. If one had the number of a closed standard stream,
+# twistd would replace it as it becomes a daemon, and the event loop would fail forever.
+with suppress(OSError):  # Of the file; a chroot may have none.
+    while (_free := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(_free)
 
 # Nothing that Twisted has imported is garbage, and looking for some takes a tenth of our start.
 gc.freeze()

@@ -1,4 +1,4 @@
-"""The program of a worker: `python -m uppercase.taps._worker SUPERVISOR SERVICE OPTION...`.
+"""The program of a worker: `python uppercase/taps/_worker.py SUPERVISOR SERVICE OPTION...`.
 
 Only a supervisor starts it, by its process number; see `uppercase.services.worker`.
 """
@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, Final
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -36,6 +37,12 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     die_with(int(supervisor))
+    # A script's folder is searched first; what the supervisor has found may be in no other than
+    # the current one.
+    if not sys.flags.safe_path:
+        del sys.path[0]
+    if (root := str(Path(__file__).parents[2])) not in sys.path:
+        sys.path.insert(0, root)
     from uppercase.services.worker import begin, run
 
     assignment = begin()
