@@ -16,6 +16,7 @@ from tests.costs import here
 from uppercase.__main__ import main
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands import MEANINGS
+from uppercase.commands.group import group
 from uppercase.commands.send import send
 
 
@@ -229,6 +230,15 @@ def test_the_manual_page_has_every_command_option_and_exit_status(
     ):
         assert expected in page
     assert re.findall(r"^[^.].*['`^~].*", page, re.MULTILINE) == []
+
+
+def test_the_manual_has_its_options_where_python_drops_docstrings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -OO`, and so PYTHONOPTIMIZE=2."""
+    monkeypatch.setattr(group, "help", None)
+    assert main(["man"]) == 0
+    assert ".SH COMMANDS" in capsys.readouterr().out
 
 
 def test_the_reference_has_every_option_of_send_and_every_exit_status() -> None:

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from twisted.internet import endpoints
 from twisted.internet import reactor as installed
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
+from twisted.python import lockfile
 from twisted.python.systemd import ListenFDs
 
 from uppercase.errors import CannotListen
@@ -40,12 +42,15 @@ async def listen(text: str) -> Any:
     return await listener_of_string(installed, text).endpoint.listen(Factory.forProtocol(Echo))
 
 
-async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(tmp_path: Path) -> None:
-    """Whatever a program that was killed has left there."""
+@pytest.mark.parametrize("number", ["999999999", "ours"])
+async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(
+    number: str, tmp_path: Path
+) -> None:
+    """Whatever a program that was killed has left there, in a container with our own number."""
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
-    (tmp_path / "socket.lock").symlink_to("999999999")
+    (tmp_path / "socket.lock").symlink_to(number.replace("ours", str(os.getpid())))
     port = await listen(f"unix:{path}:mode=600")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert await deferToThread(ask, path) == b"hello"
@@ -135,3 +140,15 @@ def test_a_lock_that_somebody_has_leaves_no_socket_open(tmp_path: Path) -> None:
         endpoint.open()
     assert free_number() == before
     assert caught.value
+
+
+@pytest.mark.parametrize("error", [PermissionError, None])
+def test_the_lock_of_another_user_s_program_is_somebody_s(
+    error: type[OSError] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is not to blame, as it may be /tmp."""
+    (tmp_path / "socket.lock").symlink_to("1")
+    monkeypatch.setattr(lockfile, "kill", Mock(side_effect=error))
+    endpoint: Any = listener_of_string(installed, f"unix:{tmp_path}/socket").endpoint
+    with pytest.raises(CannotListen, match="another program does already, as"):
+        endpoint.open()
