@@ -168,7 +168,7 @@ def test_an_unknown_argument_is_refused(arguments: dict[str, int]) -> None:
 def test_a_value_that_the_class_refuses_is_refused_before_any_message() -> None:
     with pytest.raises(BadArgument, match="end must not be bad"):
         pair_swap.build(end="bad")
-    with pytest.raises(BadArgument, match="^ValueError$"):
+    with pytest.raises(BadArgument, match=r"^ValueError$"):
         pair_swap.build(end="mute")
 
 
