@@ -535,6 +535,8 @@ class TestSpecifications:
                 "cannot be built: AssertionError",
             ),
             ("", "acme_r:", "got 'acme_r:'; a reference is written module:function"),
+            ("", "./acme_r.py:f", "got './acme_r.py:f'; {written}, here acme_r:f"),
+            ("", "../here/acme_r.py:f", "got '../here/acme_r.py:f'; {written}"),
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
             ("f = 3", "acme_r:f", "3 is not a transform"),
             (
@@ -567,7 +569,8 @@ class TestSpecifications:
         file = project.module("acme_r", text)
         with pytest.raises(PluginError) as caught:
             registry.listing().find(reference)
-        assert said.format(file=file) in str(caught.value)
+        written = "a reference is written module:function"
+        assert said.format(file=file, written=written) in str(caught.value)
         assert not str(caught.value).endswith(": ")
         assert "Traceback" not in str(caught.value)
 
