@@ -328,6 +328,12 @@ class TestThreeDoors:
             "  shift: whole number, default 13"
         )
 
+    def test_a_summary_is_one_line(self, project: Project) -> None:
+        project.module(
+            "acme_lines", dedent(SHOUT).replace("@transform", "@transform(summary='a\\nb')")
+        )
+        assert registry.listing().lookup("acme_lines:shout").summary == "a b"
+
     def test_what_is_found_is_a_transform(self, project: Project) -> None:
         project.drop_in("acme_verify", SHOUT)
         assert verifyObject(ITransform, registry.listing().find("shout"))

@@ -183,7 +183,8 @@ class Found:
 
     @property
     def summary(self) -> str:
-        return str(self._declared.get("summary") or self.plugin.summary)
+        """One line, whatever it says of itself."""
+        return " ".join(str(self._declared.get("summary") or self.plugin.summary).split())
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
