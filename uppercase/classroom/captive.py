@@ -75,7 +75,7 @@ _OPEN_PORTS: Final = "/proc/net"
 
 _STARTS_WITHIN: Final = 30.0
 _POLL: Final = 0.05
-_KILLED_WITHIN: Final = 10.0
+KILLED_WITHIN: Final = 10.0
 """Seconds in which what was killed must be gone: each round finds what forked meanwhile."""
 
 
@@ -216,7 +216,7 @@ class Program:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()  # That is, wait and close what it would have read.
-        deadline = time.monotonic() + _KILLED_WITHIN
+        deadline = time.monotonic() + KILLED_WITHIN
         dying: set[int] = set()
         # Nothing starts meanwhile, so that what has no mark is nobody's but the last one's.
         with self._lock:
