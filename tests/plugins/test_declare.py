@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import copy
 import inspect
+import pickle
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -63,6 +65,8 @@ class PairSwap:
     def __init__(self, *, end: str = "") -> None:
         if end == "bad":
             raise ValueError("end must not be bad")
+        if end == "mute":
+            raise ValueError
         self.held = ""
         self.end = end
 
@@ -164,6 +168,8 @@ def test_an_unknown_argument_is_refused(arguments: dict[str, int]) -> None:
 def test_a_value_that_the_class_refuses_is_refused_before_any_message() -> None:
     with pytest.raises(BadArgument, match="end must not be bad"):
         pair_swap.build(end="bad")
+    with pytest.raises(BadArgument, match=r"^ValueError$"):
+        pair_swap.build(end="mute")
 
 
 def test_an_argument_without_a_default_must_be_given() -> None:
@@ -346,6 +352,12 @@ def test_an_object_with_an_async_call_may_await_anything_of_asyncio() -> None:
     lookup = untyped(Lookup())
     assert lookup.is_async
     assert inspect.iscoroutinefunction(lookup.build().transform)
+
+
+def test_what_is_decorated_can_be_sent_to_a_pool_of_processes() -> None:
+    for declared in (caesar, Mark, pair_swap):
+        assert pickle.loads(pickle.dumps(declared)) is declared
+        assert copy.deepcopy(declared) is declared
 
 
 def test_what_has_no_name_has_that_of_what_it_is_made_of() -> None:

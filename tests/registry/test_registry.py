@@ -512,6 +512,11 @@ class TestSpecifications:
                 "acme_r:F",
                 "cannot be built: OSError: no file",
             ),
+            (
+                "class F:\n def __init__(self): assert 0\n def __call__(self, text: str): ...",
+                "acme_r:F",
+                "cannot be built: AssertionError",
+            ),
             ("", "acme_r:", "got 'acme_r:'; a reference is written module:function"),
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
             ("f = 3", "acme_r:f", "3 is not a transform"),
@@ -546,6 +551,7 @@ class TestSpecifications:
         with pytest.raises(PluginError) as caught:
             registry.listing().find(reference)
         assert said.format(file=file) in str(caught.value)
+        assert not str(caught.value).endswith(": ")
         assert "Traceback" not in str(caught.value)
 
     def test_a_package_that_cannot_be_imported_is_named_for_its_modules(

@@ -20,7 +20,7 @@ from zope.interface.exceptions import BrokenImplementation, BrokenMethodImplemen
 from zope.interface.verify import verifyObject
 
 import uppercase.errors
-from uppercase.errors import BadArgument, PluginError, UppercaseError, line_of, suggest
+from uppercase.errors import BadArgument, PluginError, UppercaseError, kind_of, line_of, suggest
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins import adopt
 from uppercase.plugins.declared import ACCEPTED, Kind, Parameter, convert_arguments
@@ -155,8 +155,7 @@ class Found:
         except (Exception, SystemExit) as error:
             # What stands for another object may fail whatever it is asked.
             raise PluginError(
-                f"{self.reference!r} cannot be used: asked what it is, it raised "
-                f"{type(error).__name__}: {line_of(error)}"
+                f"{self.reference!r} cannot be used: asked what it is, it raised {kind_of(error)}"
             ) from error
 
     @property
@@ -227,8 +226,7 @@ class Found:
             ) from error
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"transform {self.name!r} ({self.origin}) cannot be built: "
-                f"{type(error).__name__}: {line_of(error)}"
+                f"transform {self.name!r} ({self.origin}) cannot be built: {kind_of(error)}"
             ) from error
         transform: ITransform = made
         return transform
@@ -314,7 +312,7 @@ def _explain(error: BaseException) -> str:
         return f"{said}; {install}correct the import"
     if isinstance(error, SystemExit):
         return "it ends the program when it is imported (SystemExit); take that out"
-    return f"importing it raised {type(error).__name__}{': ' if said else ''}{said}"
+    return f"importing it raised {kind_of(error)}"
 
 
 def _place_of(thing: object) -> str:
@@ -345,7 +343,7 @@ def fault_of_plugin(plugin: Any, label: str) -> str | None:
     except Invalid as error:
         return f"{label} does not keep to ITransformPlugin: {_violations(error)}"
     except (Exception, SystemExit) as error:
-        return f"{label} raised {type(error).__name__}: {line_of(error)}"
+        return f"{label} raised {kind_of(error)}"
     if not foreign:
         return None
     return (
