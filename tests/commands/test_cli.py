@@ -1,5 +1,6 @@
 """The command's outside: help, mistakes, exit statuses, start-up."""
 
+import os
 import re
 import resource
 import signal
@@ -15,7 +16,7 @@ from tests.commands.command import Outcome, command_line, environment, run_proce
 from tests.costs import here
 from uppercase.__main__ import main
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands import MEANINGS
+from uppercase.commands import MEANINGS, die_of
 from uppercase.commands.group import group
 from uppercase.commands.send import send
 
@@ -199,6 +200,19 @@ def test_a_system_that_gives_no_thread_is_one_sentence(
         "uppercase: cannot start a thread; `ulimit -u` shows how many threads and processes may "
         "be\n"
     )
+
+
+def test_the_first_process_of_a_container_dies_of_a_signal_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in `uppercase fates ... | head -1`; the system keeps the signal from it."""
+    exited: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    monkeypatch.setattr(os, "_exit", exited.append)
+    before = signal.getsignal(signal.SIGPIPE)
+    die_of(signal.SIGPIPE)
+    signal.signal(signal.SIGPIPE, before)
+    assert exited == [128 + signal.SIGPIPE]
 
 
 def test_a_terminal_without_some_letters_is_shown_how_they_are_written() -> None:

@@ -3,6 +3,8 @@
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -55,6 +57,25 @@ async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(
     ended = port.stopListening()
     assert not list(tmp_path.iterdir()), "at once: the reactor may not run, as at a failing start"
     await ended
+
+
+FAILS_FOR_ANOTHER = (
+    "import os, sys\n"
+    "from uppercase.services import TCPSettings, tcp_service\n"
+    "tcp_service(TCPSettings(listen=[f'unix:{sys.argv[1]}:lockfile=1'])).startService()\n"
+    "if not os.fork():\n"
+    "    sys.exit()\n"
+    "os.wait()\n"
+    "sys.exit(str(os.path.exists(sys.argv[1])))\n"
+)
+
+
+def test_a_program_that_ends_without_a_stop_leaves_no_name(tmp_path: Path) -> None:
+    """As one does of which another service cannot start; a process that it has forked does not."""
+    command = [sys.executable, "-c", FAILS_FOR_ANOTHER, str(tmp_path / "socket")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == "True\n"
+    assert not list(tmp_path.iterdir())
 
 
 async def test_a_name_that_somebody_else_has_by_then_stays(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ UNIX socket that is there already, even if nobody listens: a program that was ki
 behind. Such a name is only removed if it is a socket's, and a connection to it is refused.
 """
 
+import atexit
 import os
 import socket
 import stat
@@ -99,7 +100,11 @@ class _Opener:
                 skt.listen(backlog)
             except OSError as error:
                 raise cannot_listen("UNIX", path, error) from error
-            return OpenSocket(skt, held.pop_all().close)
+            release, ours = held.pop_all().close, os.getpid()
+            # Where another service cannot start, the program ends without a stop. The end of a
+            # process that it has forked is none of ours.
+            atexit.register(lambda: os.getpid() == ours and release())
+            return OpenSocket(skt, release)
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> OpenSocket:
         # The endpoint closes the descriptor that it has.
