@@ -7,6 +7,7 @@ import copy
 import inspect
 import pickle
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from threading import get_ident
@@ -467,6 +468,14 @@ class AsyncFeed:
         return ""
 
 
+@dataclass
+class Positional:
+    times: int
+
+    def __call__(self, text: str) -> str:
+        return text * self.times
+
+
 WITHOUT_A_NAME = lambda text: text  # noqa: E731
 WITHOUT_A_NAME.__annotations__ = {"text": str}
 
@@ -482,7 +491,11 @@ class ArgumentsOfItsOwn:
         (lambda: untyped(unannotated), "the message of unannotated has no annotation"),
         (lambda: untyped(wrongly_annotated), "is annotated int; annotate it `str` for text or"),
         (lambda: untyped(no_parameter), "no_parameter takes no message; give it one"),
-        (lambda: untyped(by_position), "by_position takes 'shift' by position"),
+        (
+            lambda: untyped(by_position),
+            "by position; arguments are keyword-only: write `*, shift: int",
+        ),
+        (lambda: untyped(Positional), "write `*, times: int`, or kw_only=True for a dataclass"),
         (lambda: untyped(lambda text: text), "has no annotation"),
         (lambda: untyped(of_bytes, name="Of Bytes"), "the name 'Of Bytes'; lower-case letters"),
         (lambda: untyped(WITHOUT_A_NAME), "has the name '<lambda>'; lower-case letters"),

@@ -187,6 +187,23 @@ class TestThreeDoors:
         write("acme_early", lazily)
         assert reply("acme_early:late" if door == "reference" else "late", b"a") == b"A"
 
+    def test_the_current_directory_hides_nothing_when_what_is_from_it_is_called(
+        self, project: Project
+    ) -> None:
+        project.module("acme_both", "def f(b: bytes) -> bytes: return b'here'")
+        project.distribution("acme", "", acme_both="")
+        project.module(
+            "acme_calls",
+            """
+            def f(b: bytes) -> bytes:
+                import acme_both
+                return acme_both.__file__.encode()
+            """,
+        )
+        assert reply("acme_calls:f", b"") == f"{project.site}/acme_both.py".encode()
+        del sys.modules["acme_both"]
+        assert reply("acme_both:f", b"") == b"here"
+
     def test_the_path_is_left_alone_where_nothing_is_from_the_current_directory(
         self, project: Project
     ) -> None:

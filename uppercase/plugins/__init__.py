@@ -361,7 +361,7 @@ def parameters_of(
     if extra:
         raise PluginError(
             f"{owner} takes {extra[0].name!r} by position; arguments are keyword-only: write "
-            f"`*, {extra[0]}`"
+            f"`*, {extra[0]}`{'' if positional else ', or kw_only=True for a dataclass'}"
         )
     found = []
     for item in signature.parameters.values():

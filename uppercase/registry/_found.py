@@ -36,6 +36,10 @@ def searched_directory() -> str | None:
     return None
 
 
+_kept: Final[set[str]] = set()
+"""Directories that have been left at the end of the path."""
+
+
 @contextmanager
 def current_directory() -> Iterator[str | None]:
     """Make the modules of the current directory importable for a while, before all others.
@@ -43,7 +47,7 @@ def current_directory() -> Iterator[str | None]:
     `python -m` and gunicorn do so; scripts such as twistd do not. Yields `searched_directory`.
     """
     here = searched_directory()
-    if here is None or here in sys.path or "" in sys.path:
+    if here is None or "" in sys.path or (here in sys.path and here not in _kept):
         yield here
         return
     sys.path.insert(0, here)
@@ -232,9 +236,10 @@ class Found:
         return transform
 
     def _keep_importable(self) -> None:
-        """Leave the current directory on the path if it is from there, as gunicorn does.
+        """Leave the current directory on the path if it is from there.
 
         When it is called it may import more, and in processes that it spawns it is imported anew.
+        At the end, as what others import then must not be from there.
         """
         here = searched_directory()
         if here is None or here in sys.path or "" in sys.path:
@@ -246,7 +251,8 @@ class Found:
             *getattr(module, "__path__", ()),
         ]
         if {here, os.path.join(here, "twisted", "plugins")} & set(map(os.path.dirname, files)):
-            sys.path.insert(0, here)
+            _kept.add(here)
+            sys.path.append(here)
 
     def _split(self, segment: str) -> tuple[str, str]:
         key, equals, value = segment.partition("=")
