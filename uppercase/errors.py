@@ -126,6 +126,12 @@ def line_of(error: BaseException) -> str:
     return " ".join(text_of(error).split())
 
 
+def kind_of(error: BaseException) -> str:
+    """Return the same after its type, which is all that an `AssertionError`, for one, may say."""
+    said = line_of(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
 def _saying(text: str, error: BaseException) -> BaseException:
     """Return what stands for an exception in its traceback, and says less."""
     if isinstance(error, SyntaxError):  # Tracebacks ask it for a file and a line.

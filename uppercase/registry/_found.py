@@ -20,7 +20,7 @@ from zope.interface.exceptions import BrokenImplementation, BrokenMethodImplemen
 from zope.interface.verify import verifyObject
 
 import uppercase.errors
-from uppercase.errors import BadArgument, PluginError, UppercaseError, line_of, suggest
+from uppercase.errors import BadArgument, PluginError, UppercaseError, kind_of, line_of, suggest
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins import adopt
 from uppercase.plugins.declared import ACCEPTED, Kind, Parameter, convert_arguments
@@ -36,6 +36,10 @@ def searched_directory() -> str | None:
     return None
 
 
+_kept: Final[set[str]] = set()
+"""Directories that have been left at the end of the path."""
+
+
 @contextmanager
 def current_directory() -> Iterator[str | None]:
     """Make the modules of the current directory importable for a while, before all others.
@@ -43,7 +47,7 @@ def current_directory() -> Iterator[str | None]:
     `python -m` and gunicorn do so; scripts such as twistd do not. Yields `searched_directory`.
     """
     here = searched_directory()
-    if here is None or here in sys.path or "" in sys.path:
+    if here is None or "" in sys.path or (here in sys.path and here not in _kept):
         yield here
         return
     sys.path.insert(0, here)
@@ -155,8 +159,7 @@ class Found:
         except (Exception, SystemExit) as error:
             # What stands for another object may fail whatever it is asked.
             raise PluginError(
-                f"{self.reference!r} cannot be used: asked what it is, it raised "
-                f"{type(error).__name__}: {line_of(error)}"
+                f"{self.reference!r} cannot be used: asked what it is, it raised {kind_of(error)}"
             ) from error
 
     @property
@@ -227,16 +230,16 @@ class Found:
             ) from error
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"transform {self.name!r} ({self.origin}) cannot be built: "
-                f"{type(error).__name__}: {line_of(error)}"
+                f"transform {self.name!r} ({self.origin}) cannot be built: {kind_of(error)}"
             ) from error
         transform: ITransform = made
         return transform
 
     def _keep_importable(self) -> None:
-        """Leave the current directory on the path if it is from there, as gunicorn does.
+        """Leave the current directory on the path if it is from there.
 
         When it is called it may import more, and in processes that it spawns it is imported anew.
+        At the end, as what others import then must not be from there.
         """
         here = searched_directory()
         if here is None or here in sys.path or "" in sys.path:
@@ -248,7 +251,8 @@ class Found:
             *getattr(module, "__path__", ()),
         ]
         if {here, os.path.join(here, "twisted", "plugins")} & set(map(os.path.dirname, files)):
-            sys.path.insert(0, here)
+            _kept.add(here)
+            sys.path.append(here)
 
     def _split(self, segment: str) -> tuple[str, str]:
         key, equals, value = segment.partition("=")
@@ -314,7 +318,7 @@ def _explain(error: BaseException) -> str:
         return f"{said}; {install}correct the import"
     if isinstance(error, SystemExit):
         return "it ends the program when it is imported (SystemExit); take that out"
-    return f"importing it raised {type(error).__name__}{': ' if said else ''}{said}"
+    return f"importing it raised {kind_of(error)}"
 
 
 def _place_of(thing: object) -> str:
@@ -345,7 +349,7 @@ def fault_of_plugin(plugin: Any, label: str) -> str | None:
     except Invalid as error:
         return f"{label} does not keep to ITransformPlugin: {_violations(error)}"
     except (Exception, SystemExit) as error:
-        return f"{label} raised {type(error).__name__}: {line_of(error)}"
+        return f"{label} raised {kind_of(error)}"
     if not foreign:
         return None
     return (
