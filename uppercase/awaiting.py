@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from inspect import iscoroutinefunction
+from math import inf
 from time import monotonic
 from types import coroutine
 from typing import Any, Final, Self, TypeVar, cast
@@ -214,8 +215,8 @@ class Waiter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._thread is not None:
             the_reactor().callFromThread(the_reactor().crash)
-            if kind is not KeyboardInterrupt:  # What hangs there is not waited for.
-                self._thread.join()
+            # What hangs there is not waited for.
+            self._thread.join(0 if kind is KeyboardInterrupt else CLEANING_UP)
             self._thread = None
 
     def call(self, function: Callable[[], T]) -> T:
@@ -226,12 +227,15 @@ class Waiter:
         (result,) = _call_in_reactor(lambda: (function(),))
         return cast(T, result)
 
-    def wait_for(self, awaitable: Awaitable[T]) -> T:
-        """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait."""
+    def wait_for(self, awaitable: Awaitable[T], seconds: float = inf) -> T:
+        """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait.
+
+        If the reactor runs and is held up for longer than the seconds, it is a `TimeoutError`.
+        """
         if not _is_running() and _running_loop() is not None:
             self._start_reactor()  # That loop goes on only when this has returned.
         if _is_running() and not isInIOThread():
-            return cast(T, _call_in_reactor(partial(start, awaitable)))
+            return cast(T, _call_in_reactor(partial(start, awaitable), seconds))
         begun: Deferred[Any] = start(awaitable)
         if not begun.called:
             if is_in_reactor():
@@ -267,17 +271,18 @@ class Waiter:
                 )
 
 
-def _call_in_reactor(function: Callable[[], object]) -> Any:
+def _call_in_reactor(function: Callable[[], object], seconds: float = inf) -> Any:
     """Call a function in the reactor's thread; return what comes of it or of its Deferred."""
     came: list[Any] = []
-    done = threading.Event()
+    done, end = threading.Event(), monotonic() + seconds
 
     def call() -> None:
         maybeDeferred(function).addBoth(came.append).addBoth(lambda _: done.set())
 
     the_reactor().callFromThread(call)
     while not done.wait(_LOOK):
-        pass
+        if monotonic() > end:
+            raise TimeoutError
     return _result_of(came)
 
 
