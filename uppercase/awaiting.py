@@ -84,13 +84,17 @@ def await_reply(
 
 def start(awaitable: Awaitable[T]) -> Deferred[T]:
     """Start what is awaited. Cancelling the Deferred cancels it, without waiting for its end."""
-    loop = None
-    with suppress(RuntimeError):
-        loop = asyncio.get_running_loop()
-    # Out here, that there is none is no context of what a transform raises.
+    loop = _running_loop()
     return (
         Deferred.fromCoroutine(_wait(awaitable)) if loop is None else _start_task(awaitable, loop)
     )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop of asyncio's that runs here; out of its `except`, whose error is nobody's."""
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop()
+    return None
 
 
 async def _wait(awaitable: Awaitable[T]) -> T:
@@ -228,6 +232,8 @@ class Waiter:
 
         If the reactor runs and is held up for longer than the seconds, it is a `TimeoutError`.
         """
+        if not _is_running() and _running_loop() is not None:
+            self._start_reactor()  # That loop goes on only when this has returned.
         if _is_running() and not isInIOThread():
             return cast(T, _call_in_reactor(partial(start, awaitable), seconds))
         begun: Deferred[Any] = start(awaitable)

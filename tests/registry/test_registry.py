@@ -328,6 +328,12 @@ class TestThreeDoors:
             "  shift: whole number, default 13"
         )
 
+    def test_a_summary_is_one_line(self, project: Project) -> None:
+        project.module(
+            "acme_lines", dedent(SHOUT).replace("@transform", "@transform(summary='a\\nb')")
+        )
+        assert registry.listing().lookup("acme_lines:shout").summary == "a b"
+
     def test_what_is_found_is_a_transform(self, project: Project) -> None:
         project.drop_in("acme_verify", SHOUT)
         assert verifyObject(ITransform, registry.listing().find("shout"))
@@ -535,6 +541,8 @@ class TestSpecifications:
                 "cannot be built: AssertionError",
             ),
             ("", "acme_r:", "got 'acme_r:'; a reference is written module:function"),
+            ("", "./acme_r.py:f", "got './acme_r.py:f'; {written}, here acme_r:f"),
+            ("", "../here/acme_r.py:f", "got '../here/acme_r.py:f'; {written}"),
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
             ("f = 3", "acme_r:f", "3 is not a transform"),
             (
@@ -567,7 +575,8 @@ class TestSpecifications:
         file = project.module("acme_r", text)
         with pytest.raises(PluginError) as caught:
             registry.listing().find(reference)
-        assert said.format(file=file) in str(caught.value)
+        written = "a reference is written module:function"
+        assert said.format(file=file, written=written) in str(caught.value)
         assert not str(caught.value).endswith(": ")
         assert "Traceback" not in str(caught.value)
 

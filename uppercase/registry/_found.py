@@ -61,8 +61,10 @@ def current_directory() -> Iterator[str | None]:
 def load(reference: str) -> Any:
     """Import what a reference, `module:attribute`, points at; both may be dotted."""
     module_name, _, path = reference.partition(":")
-    if not all(part.isidentifier() for part in f"{module_name}.{path}".split(".")):
-        raise PluginError(f"got {reference!r}; a reference is written module:function")
+    if not _is_dotted(f"{module_name}.{path}"):
+        name = module_name.removeprefix("./").removesuffix(".py").replace(os.sep, ".")
+        here = f", here {name}:{path}" if _is_dotted(f"{name}.{path}") else ""
+        raise PluginError(f"got {reference!r}; a reference is written module:function{here}")
     with current_directory():
         try:
             found: Any = import_module(module_name)
@@ -87,6 +89,10 @@ def load(reference: str) -> Any:
                 f"{suggest(name, _offered(found))}"
             ) from error
     return found
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
 
 
 def _offered(owner: Any) -> list[str]:
@@ -177,7 +183,8 @@ class Found:
 
     @property
     def summary(self) -> str:
-        return str(self._declared.get("summary") or self.plugin.summary)
+        """One line, whatever it says of itself."""
+        return " ".join(str(self._declared.get("summary") or self.plugin.summary).split())
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
