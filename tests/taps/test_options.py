@@ -103,7 +103,7 @@ def test_a_pid_file_has_an_owner_only_while_its_process_runs(
         # twistd would take it for another one.
         assert path.exists() is (content != "ours")
     else:
-        with pytest.raises(UserError, match=f"the server with the process number {whose} has it"):
+        with pytest.raises(UserError, match=f"number {whose} has it; remove it if that is none"):
             check_places({"pidfile": str(path)})
 
 

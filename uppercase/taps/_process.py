@@ -286,7 +286,7 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
     elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
         why = "permission denied"
     elif owner := _running(path):
-        why = f"the server with the process number {owner} has it"
+        why = f"the server with the process number {owner} has it; remove it if that is none"
     else:
         return
     raise UserError(
