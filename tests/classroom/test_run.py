@@ -52,6 +52,19 @@ def test_a_program_meets_the_fates_of_the_key(tmp_path: Path) -> None:
     assert picture.read_text().count("request lost") == 4
 
 
+def test_the_status_is_the_programs_where_the_end_of_children_is_ignored() -> None:
+    """As by some that run graders, and so by all that they start."""
+    done = subprocess.run(
+        [tool("uppercase"), "run", "--", "false"],
+        env=environment(),
+        capture_output=True,
+        timeout=START_TIMEOUT,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )
+    assert done.returncode == 1, done.stderr
+
+
 @pytest.mark.parametrize("client", ["tcp_client.py", "udp_client.py"])
 def test_the_lectures_clients_run_as_they_are(client: str, tmp_path: Path) -> None:
     """Where 12000 is taken, with another port in them: theirs is fixed."""
