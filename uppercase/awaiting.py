@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
 from inspect import iscoroutinefunction
+from math import inf
 from time import monotonic
 from types import coroutine
 from typing import Any, Final, Self, TypeVar, cast
@@ -83,13 +84,17 @@ def await_reply(
 
 def start(awaitable: Awaitable[T]) -> Deferred[T]:
     """Start what is awaited. Cancelling the Deferred cancels it, without waiting for its end."""
-    loop = None
-    with suppress(RuntimeError):
-        loop = asyncio.get_running_loop()
-    # Out here, that there is none is no context of what a transform raises.
+    loop = _running_loop()
     return (
         Deferred.fromCoroutine(_wait(awaitable)) if loop is None else _start_task(awaitable, loop)
     )
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop of asyncio's that runs here; out of its `except`, whose error is nobody's."""
+    with suppress(RuntimeError):
+        return asyncio.get_running_loop()
+    return None
 
 
 async def _wait(awaitable: Awaitable[T]) -> T:
@@ -210,8 +215,8 @@ class Waiter:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._thread is not None:
             the_reactor().callFromThread(the_reactor().crash)
-            if kind is not KeyboardInterrupt:  # What hangs there is not waited for.
-                self._thread.join()
+            # What hangs there is not waited for.
+            self._thread.join(0 if kind is KeyboardInterrupt else CLEANING_UP)
             self._thread = None
 
     def call(self, function: Callable[[], T]) -> T:
@@ -222,10 +227,15 @@ class Waiter:
         (result,) = _call_in_reactor(lambda: (function(),))
         return cast(T, result)
 
-    def wait_for(self, awaitable: Awaitable[T]) -> T:
-        """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait."""
+    def wait_for(self, awaitable: Awaitable[T], seconds: float = inf) -> T:
+        """Wait for a reply; a `RuntimeError` in a running reactor's thread, which must not wait.
+
+        If the reactor runs and is held up for longer than the seconds, it is a `TimeoutError`.
+        """
+        if not _is_running() and _running_loop() is not None:
+            self._start_reactor()  # That loop goes on only when this has returned.
         if _is_running() and not isInIOThread():
-            return cast(T, _call_in_reactor(partial(start, awaitable)))
+            return cast(T, _call_in_reactor(partial(start, awaitable), seconds))
         begun: Deferred[Any] = start(awaitable)
         if not begun.called:
             if is_in_reactor():
@@ -261,17 +271,18 @@ class Waiter:
                 )
 
 
-def _call_in_reactor(function: Callable[[], object]) -> Any:
+def _call_in_reactor(function: Callable[[], object], seconds: float = inf) -> Any:
     """Call a function in the reactor's thread; return what comes of it or of its Deferred."""
     came: list[Any] = []
-    done = threading.Event()
+    done, end = threading.Event(), monotonic() + seconds
 
     def call() -> None:
         maybeDeferred(function).addBoth(came.append).addBoth(lambda _: done.set())
 
     the_reactor().callFromThread(call)
     while not done.wait(_LOOK):
-        pass
+        if monotonic() > end:
+            raise TimeoutError
     return _result_of(came)
 
 

@@ -72,11 +72,19 @@ class TransformError(UppercaseError):
     because a traceback keeps frames, and frames keep whatever a peer has sent.
     """
 
+    transform = "?"
+    traceback: TracebackException | None = None
+
+    def __new__(cls, *arguments: object, **_: object) -> Self:
+        # An author's subclass may have an `__init__` that does not call ours.
+        self = super().__new__(cls, *arguments)
+        self.reason = next((each for each in arguments if isinstance(each, str)), cls.__name__)
+        return self
+
     def __init__(self, transform: str, reason: str) -> None:
         super().__init__(transform, reason)
         self.transform = transform
         self.reason = reason
-        self.traceback: TracebackException | None = None
 
     @classmethod
     def caused_by(cls, transform: str, error: BaseException) -> Self:
@@ -124,6 +132,12 @@ def text_of(error: BaseException) -> str:
 def line_of(error: BaseException) -> str:
     """Return the same in one line."""
     return " ".join(text_of(error).split())
+
+
+def kind_of(error: BaseException) -> str:
+    """Return the same after its type, which is all that an `AssertionError`, for one, may say."""
+    said = line_of(error)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _saying(text: str, error: BaseException) -> BaseException:

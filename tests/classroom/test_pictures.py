@@ -323,7 +323,9 @@ def test_in_a_picture_time_goes_down_and_nothing_overlaps() -> None:
 def test_every_picture_is_a_file_of_its_kind(kind: str, tmp_path: Path) -> None:
     record = recorded(make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7), 6).getvalue()
     path = tmp_path / f"class{kind}"
-    save_timeline(timeline_of(record.replace(b"<b>", b"$<b")), path)
+    # A formula that does not end, and a letter that the font has not got: 0xE6BCA2 is U+6F22.
+    payload = rb"$<\u00e6\u00bc\u00a2"
+    save_timeline(timeline_of(record.replace(b"<b>", payload)), path)
     begins = {".svg": b"<svg", ".pdf": b"%PDF", ".png": b"\x89PNG"}
     assert path.read_bytes().startswith(begins[kind])
     assert path.stat().st_size > 2000

@@ -235,11 +235,39 @@ def test_nothing_is_left_of_a_program_that_does_not_end(tmp_path: Path) -> None:
     assert not left
 
 
+IMPATIENT = (
+    "import sys, time\n"
+    "from uppercase import awaiting\n"
+    "from uppercase.__main__ import main\n"
+    "from uppercase.classroom import captive\n"
+    "captive._BUSY = awaiting.CLEANING_UP = 0.3\n"
+    "def hang(message: bytes) -> bytes:\n"
+    "    time.sleep(600)\n"
+    "sys.modules['mine'] = sys.modules['__main__']\n"
+    "sys.exit(main(['run', '-u', '-t', 'mine:hang', '--', *sys.argv[1:]]))\n"
+)
+
+
+def test_a_transform_that_hangs_is_said_to_when_the_program_has_ended() -> None:
+    ask = "import socket, sys; skt = socket.socket(type=socket.SOCK_DGRAM)"
+    ask += "; skt.sendto(b'x', ('127.0.0.1', int(sys.argv[1]))); skt.settimeout(1); skt.recv(1)"
+    command = [sys.executable, "-c", IMPATIENT, sys.executable, "-c", ask, "{port}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("uppercase: a transform hangs: it has not returned for 0.3 s\n")
+
+
 @pytest.mark.parametrize("command", ["run", "grade"])
 def test_who_is_ended_leaves_no_program_behind(command: str, tmp_path: Path) -> None:
-    """As `timeout` does it, or a terminal that is closed."""
+    """As `timeout` does it, or a terminal that is closed, which sends its signal twice."""
     script, runs = tmp_path / "endless.py", tmp_path / "runs"
-    script.write_text(f"import time; open({str(runs)!r}, 'w'); time.sleep(600)")
+    script.write_text(
+        "import os, time\n"
+        "if not os.fork():\n"
+        "    os.setsid()\n"
+        f"    open({str(runs)!r}, 'w')\n"
+        "time.sleep(600)"
+    )
     words = ["grade", "udp-client"] if command == "grade" else ["run"]
     with Piped(*words, "--", sys.executable, str(script)) as process:
         deadline = time.monotonic() + START_TIMEOUT
@@ -247,6 +275,9 @@ def test_who_is_ended_leaves_no_program_behind(command: str, tmp_path: Path) -> 
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM if command == "grade" else signal.SIGHUP)
+        for _ in range(30):
+            time.sleep(0.005)
+            process.send_signal(signal.SIGHUP)
         process.wait(START_TIMEOUT)
     assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if names(path, script)]
 

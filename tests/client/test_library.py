@@ -1,5 +1,6 @@
 """The client as a library: Deferreds for one message, for a session and for a whole stream."""
 
+import errno
 import re
 import tempfile
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.error import ConnectionDone, ConnectionLost, NoRouteError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
@@ -592,3 +593,12 @@ def test_the_guide_s_programs_run(program: str, printed: str, tmp_path: Path) ->
         Forked([str(path)], environment(), said.fileno()).wait(30)
         said.seek(0)
         assert said.read() == printed
+
+
+@in_reactor
+async def test_what_the_system_says_is_said_as_it_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twisted makes of an unreachable network that there is no route to the host."""
+    refused = mock.Mock(side_effect=NoRouteError(errno.ENETUNREACH, "Network is unreachable"))
+    monkeypatch.setattr("uppercase.client.network._connect", refused)
+    with pytest.raises(NetworkError, match=r"cannot reach \S+ \S+: Network is unreachable$"):
+        await open_connection(Target("127.0.0.1", 7), Reader(), cast(Any, reactor))

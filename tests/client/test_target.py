@@ -231,3 +231,13 @@ def test_a_process_that_may_open_no_more_files_is_told_so() -> None:
                 reachable(target) if target.udp else connect_tcp(target)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_file_for_keys_that_cannot_be_written_is_named(
+    verify: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python writes them for Wireshark, which a class reads TLS with."""
+    monkeypatch.setenv("SSLKEYLOGFILE", f"{tmp_path}/missing/keys")
+    with pytest.raises(UserError, match=r"^cannot write SSLKEYLOGFILE=\S+/missing/keys: No such"):
+        TLS(verify=verify).context()

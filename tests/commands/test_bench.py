@@ -8,6 +8,7 @@ import pytest
 
 from uppercase.client.target import Target
 from uppercase.commands._options import acceptable
+from uppercase.commands.bench import Report
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload
 from uppercase.commands.bench._run import DatagramLoad, StreamLoad
 from uppercase.errors import NetworkError, UserError
@@ -232,6 +233,23 @@ def test_a_wrong_reply_that_nothing_awaits_takes_nothing_from_the_received(pair:
 def test_replies_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(UserError, match="cannot be told apart"):
         Workload.of(plan(udp=True), lambda message: b"ok")
+
+
+@pytest.mark.parametrize(
+    ("planned", "transmitted", "said"),
+    [
+        (plan(udp=True), 20_000, True),
+        (plan(udp=True), 9_999, False),
+        (plan(udp=True, rate=10), 20_000, False),
+        (plan(), 20_000, False),
+    ],
+)
+def test_losses_of_a_socket_in_lock_step_are_explained(
+    planned: Plan, transmitted: int, said: bool
+) -> None:
+    """Its server takes it for a loop; only a long run over UDP with a pipeline of 1 can be that."""
+    counts = Counts(Latencies(), transmitted=transmitted, answered=transmitted - 1, lost=1)
+    assert ("--pipeline=2" in Report(planned, counts, False).as_text()) is said
 
 
 def test_an_open_loop_plans_at_a_fixed_rate_until_the_end() -> None:

@@ -1,5 +1,6 @@
 """The command's outside: help, mistakes, exit statuses, start-up."""
 
+import os
 import re
 import resource
 import signal
@@ -15,7 +16,8 @@ from tests.commands.command import Outcome, command_line, environment, run_proce
 from tests.costs import here
 from uppercase.__main__ import main
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands import MEANINGS
+from uppercase.commands import MEANINGS, die_of
+from uppercase.commands.group import group
 from uppercase.commands.send import send
 
 
@@ -200,6 +202,19 @@ def test_a_system_that_gives_no_thread_is_one_sentence(
     )
 
 
+def test_the_first_process_of_a_container_dies_of_a_signal_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in `uppercase fates ... | head -1`; the system keeps the signal from it."""
+    exited: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda *_: None)
+    monkeypatch.setattr(os, "_exit", exited.append)
+    before = signal.getsignal(signal.SIGPIPE)
+    die_of(signal.SIGPIPE)
+    signal.signal(signal.SIGPIPE, before)
+    assert exited == [128 + signal.SIGPIPE]
+
+
 def test_a_terminal_without_some_letters_is_shown_how_they_are_written() -> None:
     record = b'{"record":1,"protocol":"UDP","transform":"\\u22ee"}\n'
     env = {"PYTHONIOENCODING": "latin-1"}
@@ -229,6 +244,15 @@ def test_the_manual_page_has_every_command_option_and_exit_status(
     ):
         assert expected in page
     assert re.findall(r"^[^.].*['`^~].*", page, re.MULTILINE) == []
+
+
+def test_the_manual_has_its_options_where_python_drops_docstrings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -OO`, and so PYTHONOPTIMIZE=2."""
+    monkeypatch.setattr(group, "help", None)
+    assert main(["man"]) == 0
+    assert ".SH COMMANDS" in capsys.readouterr().out
 
 
 def test_the_reference_has_every_option_of_send_and_every_exit_status() -> None:

@@ -7,7 +7,8 @@ import sys
 import time
 import tracemalloc
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf
 from types import SimpleNamespace
 
@@ -72,11 +73,18 @@ class Mute(BaseException):
         raise KeyboardInterrupt
 
 
-def raises(error: type[BaseException]) -> object:
+class Own(TransformError):
+    """An author's, that does not do what ours does."""
+
+    def __init__(self, text: str) -> None:
+        Exception.__init__(self, text)
+
+
+def raises(error: Callable[[], BaseException]) -> object:
     """Return a function that raises it."""
 
     def function(message: bytes) -> bytes:
-        raise error
+        raise error()
 
     return function
 
@@ -161,6 +169,8 @@ def test_what_a_stage_gives_at_its_end_goes_through_the_stages_behind_it() -> No
         (raises(Unnoted), "OSError: no notes" if sys.version_info < (3, 13) else "Unnoted"),
         (raises(Unaskable), "RuntimeError: no __class__"),
         (raises(Rejected), "Rejected"),
+        (raises(partial(Own, "no vowels")), "no vowels"),
+        (raises(partial(Own, text="no vowels")), "Own"),
         (lambda message: Unbound(), "RuntimeError: unbound"),
         (lambda message: None, "it returned NoneType, not bytes"),
         (lambda message: "text", "it returned str, not bytes"),
@@ -171,6 +181,12 @@ def test_a_fault_names_the_stage_and_what_went_wrong(function: object, reason: s
     with pytest.raises(TransformError) as caught:
         pipeline.transform(b"x")
     assert str(caught.value) == f"transform 'tested' failed: {reason}"
+
+
+def test_an_authors_failure_has_all_that_ours_has() -> None:
+    failure = Own("no vowels")
+    assert failure.traceback is None
+    assert str(failure) == "transform '?' failed: no vowels"
 
 
 def test_a_reply_is_bytes_itself_however_it_was_asked_for() -> None:

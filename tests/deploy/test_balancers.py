@@ -153,6 +153,8 @@ def test_nginx_passes_tcp_and_udp_on_with_half_closes(tmp_path: Path) -> None:
             # None is asked again.
             client.settimeout(PATIENCE)
             ask_datagrams(client, ports["udp"], 40)
+            client.sendto(b"x" * 65_507, ("127.0.0.1", ports["udp"]))
+            assert client.recv(70_000) == b"X" * 65_507
             for server in udp:
                 server.process.send_signal(signal.SIGHUP)
             while not all("reloaded:" in server.log() for server in udp):

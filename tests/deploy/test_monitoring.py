@@ -64,23 +64,27 @@ def test_prometheus_can_read_all_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.needs_program("promtool")
 def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
-    """One that pages, and one whose labels have to match for it to fire at all."""
+    """One that pages, one whose labels have to match, one whose series begins with the fault."""
     refused = 'uppercase_connections_refused_total{instance="a",service="tcp",reason="%s"}'
     labels = '{instance="a",service="tcp",transform="mine"}'
+    accept = 'uppercase_accept_failures_total{instance="a",service="tcp",error="EMFILE"}'
     series = [
         {"series": refused % "full", "values": "0+60x30"},
         {"series": refused % "address-full", "values": "0+60x30"},
         {"series": f"uppercase_transform_failures_total{labels}", "values": "0+5x30"},
         {"series": f"uppercase_transform_seconds_count{labels}", "values": "0+100x30"},
+        {"series": accept, "values": "_x17 40+0x20"},
     ]
     fired = {
         "UppercaseTurnsClientsAway": [{"service": "tcp", "reason": "full", "severity": "page"}],
         "UppercaseTransformFails": [{"service": "tcp", "transform": "mine", "severity": "ticket"}],
         "UppercaseDropsDatagrams": [],
+        "UppercaseHasNoDescriptors": [{"service": "tcp", "error": "EMFILE", "severity": "ticket"}],
     }
     summaries = {
         "UppercaseTurnsClientsAway": "tcp on a has no room for everybody (--max-connections)",
         "UppercaseTransformFails": "mine fails on more than 1 % of the messages of tcp",
+        "UppercaseHasNoDescriptors": "tcp on a cannot accept: EMFILE (LimitNOFILE)",
     }
     tests = [
         {

@@ -38,7 +38,7 @@ def setting(unit: str, key: str) -> str:
 def units(tmp_path: Path) -> list[str]:
     """Copies of the units that name a program of this machine."""
     for file in UNITS.glob("uppercase*"):
-        text = file.read_text().replace("/opt/uppercase/bin/twistd", tool("twistd"))
+        text = file.read_text().replace("/opt/uppercase/bin/twistd", f'"{tool("twistd")}"')
         (tmp_path / file.name).write_text(text)
     return sorted(map(str, tmp_path.glob("uppercase*")))
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import copy
 import inspect
+import pickle
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from threading import get_ident
@@ -63,6 +66,8 @@ class PairSwap:
     def __init__(self, *, end: str = "") -> None:
         if end == "bad":
             raise ValueError("end must not be bad")
+        if end == "mute":
+            raise ValueError
         self.held = ""
         self.end = end
 
@@ -164,6 +169,8 @@ def test_an_unknown_argument_is_refused(arguments: dict[str, int]) -> None:
 def test_a_value_that_the_class_refuses_is_refused_before_any_message() -> None:
     with pytest.raises(BadArgument, match="end must not be bad"):
         pair_swap.build(end="bad")
+    with pytest.raises(BadArgument, match=r"^ValueError$"):
+        pair_swap.build(end="mute")
 
 
 def test_an_argument_without_a_default_must_be_given() -> None:
@@ -348,6 +355,12 @@ def test_an_object_with_an_async_call_may_await_anything_of_asyncio() -> None:
     assert inspect.iscoroutinefunction(lookup.build().transform)
 
 
+def test_what_is_decorated_can_be_sent_to_a_pool_of_processes() -> None:
+    for declared in (caesar, Mark, pair_swap):
+        assert pickle.loads(pickle.dumps(declared)) is declared
+        assert copy.deepcopy(declared) is declared
+
+
 def test_what_has_no_name_has_that_of_what_it_is_made_of() -> None:
     class LoudCall:
         """Say it loud."""
@@ -455,6 +468,14 @@ class AsyncFeed:
         return ""
 
 
+@dataclass
+class Positional:
+    times: int
+
+    def __call__(self, text: str) -> str:
+        return text * self.times
+
+
 WITHOUT_A_NAME = lambda text: text  # noqa: E731
 WITHOUT_A_NAME.__annotations__ = {"text": str}
 
@@ -470,7 +491,11 @@ class ArgumentsOfItsOwn:
         (lambda: untyped(unannotated), "the message of unannotated has no annotation"),
         (lambda: untyped(wrongly_annotated), "is annotated int; annotate it `str` for text or"),
         (lambda: untyped(no_parameter), "no_parameter takes no message; give it one"),
-        (lambda: untyped(by_position), "by_position takes 'shift' by position"),
+        (
+            lambda: untyped(by_position),
+            "by position; arguments are keyword-only: write `*, shift: int",
+        ),
+        (lambda: untyped(Positional), "write `*, times: int`, or kw_only=True for a dataclass"),
         (lambda: untyped(lambda text: text), "has no annotation"),
         (lambda: untyped(of_bytes, name="Of Bytes"), "the name 'Of Bytes'; lower-case letters"),
         (lambda: untyped(WITHOUT_A_NAME), "has the name '<lambda>'; lower-case letters"),

@@ -187,6 +187,23 @@ class TestThreeDoors:
         write("acme_early", lazily)
         assert reply("acme_early:late" if door == "reference" else "late", b"a") == b"A"
 
+    def test_the_current_directory_hides_nothing_when_what_is_from_it_is_called(
+        self, project: Project
+    ) -> None:
+        project.module("acme_both", "def f(b: bytes) -> bytes: return b'here'")
+        project.distribution("acme", "", acme_both="")
+        project.module(
+            "acme_calls",
+            """
+            def f(b: bytes) -> bytes:
+                import acme_both
+                return acme_both.__file__.encode()
+            """,
+        )
+        assert reply("acme_calls:f", b"") == f"{project.site}/acme_both.py".encode()
+        del sys.modules["acme_both"]
+        assert reply("acme_both:f", b"") == b"here"
+
     def test_the_path_is_left_alone_where_nothing_is_from_the_current_directory(
         self, project: Project
     ) -> None:
@@ -310,6 +327,12 @@ class TestThreeDoors:
             "  works on bytes, streams; built in\n"
             "  shift: whole number, default 13"
         )
+
+    def test_a_summary_is_one_line(self, project: Project) -> None:
+        project.module(
+            "acme_lines", dedent(SHOUT).replace("@transform", "@transform(summary='a\\nb')")
+        )
+        assert registry.listing().lookup("acme_lines:shout").summary == "a b"
 
     def test_what_is_found_is_a_transform(self, project: Project) -> None:
         project.drop_in("acme_verify", SHOUT)
@@ -512,7 +535,14 @@ class TestSpecifications:
                 "acme_r:F",
                 "cannot be built: OSError: no file",
             ),
+            (
+                "class F:\n def __init__(self): assert 0\n def __call__(self, text: str): ...",
+                "acme_r:F",
+                "cannot be built: AssertionError",
+            ),
             ("", "acme_r:", "got 'acme_r:'; a reference is written module:function"),
+            ("", "./acme_r.py:f", "got './acme_r.py:f'; {written}, here acme_r:f"),
+            ("", "../here/acme_r.py:f", "got '../here/acme_r.py:f'; {written}"),
             ("", "acme_r:a b", "got 'acme_r:a b'; a reference is written module:function"),
             ("f = 3", "acme_r:f", "3 is not a transform"),
             (
@@ -545,7 +575,9 @@ class TestSpecifications:
         file = project.module("acme_r", text)
         with pytest.raises(PluginError) as caught:
             registry.listing().find(reference)
-        assert said.format(file=file) in str(caught.value)
+        written = "a reference is written module:function"
+        assert said.format(file=file, written=written) in str(caught.value)
+        assert not str(caught.value).endswith(": ")
         assert "Traceback" not in str(caught.value)
 
     def test_a_package_that_cannot_be_imported_is_named_for_its_modules(

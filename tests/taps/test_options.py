@@ -84,6 +84,8 @@ def test_a_start_that_is_refused_leaves_the_record_of_the_server_that_runs(
         ("7", ProcessLookupError, None),
         ("9" * 30, OverflowError, None),
         ("seven", None, None),
+        # Of one that was killed in the same container, whose first process is this one, too.
+        ("ours", None, None),
     ],
 )
 def test_a_pid_file_has_an_owner_only_while_its_process_runs(
@@ -94,13 +96,24 @@ def test_a_pid_file_has_an_owner_only_while_its_process_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = tmp_path / "twistd.pid"
-    path.write_text(content)
+    path.write_text(content.replace("ours", str(os.getpid())))
     monkeypatch.setattr(os, "kill", mock.Mock(side_effect=error))
     if whose is None:
         check_places({"pidfile": str(path)})
+        # twistd would take it for another one.
+        assert path.exists() is (content != "ours")
     else:
-        with pytest.raises(UserError, match=f"the server with the process number {whose} has it"):
+        with pytest.raises(UserError, match=f"number {whose} has it; remove it if that is none"):
             check_places({"pidfile": str(path)})
+
+
+def test_a_folder_to_run_in_may_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not so the current one after `sudo -u nobody` in the home of root."""
+    with pytest.raises(UserError, match=r"got --rundir=\S*/none to run in; an existing folder"):
+        check_places({"rundir": str(tmp_path / "none")})
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="got the current folder to run in; an existing folder"):
+        check_places({"rundir": "."})
 
 
 def test_sockets_without_names_get_some_in_their_places() -> None:

@@ -3,14 +3,18 @@
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from twisted.internet import endpoints
 from twisted.internet import reactor as installed
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
+from twisted.python import lockfile
 from twisted.python.systemd import ListenFDs
 
 from uppercase.errors import CannotListen
@@ -38,18 +42,40 @@ async def listen(text: str) -> Any:
     return await listener_of_string(installed, text).endpoint.listen(Factory.forProtocol(Echo))
 
 
-async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(tmp_path: Path) -> None:
-    """Whatever a program that was killed has left there."""
+@pytest.mark.parametrize("number", ["999999999", "ours"])
+async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(
+    number: str, tmp_path: Path
+) -> None:
+    """Whatever a program that was killed has left there, in a container with our own number."""
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
-    (tmp_path / "socket.lock").symlink_to("999999999")
+    (tmp_path / "socket.lock").symlink_to(number.replace("ours", str(os.getpid())))
     port = await listen(f"unix:{path}:mode=600")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert await deferToThread(ask, path) == b"hello"
     ended = port.stopListening()
     assert not list(tmp_path.iterdir()), "at once: the reactor may not run, as at a failing start"
     await ended
+
+
+FAILS_FOR_ANOTHER = (
+    "import os, sys\n"
+    "from uppercase.services import TCPSettings, tcp_service\n"
+    "tcp_service(TCPSettings(listen=[f'unix:{sys.argv[1]}:lockfile=1'])).startService()\n"
+    "if not os.fork():\n"
+    "    sys.exit()\n"
+    "os.wait()\n"
+    "sys.exit(str(os.path.exists(sys.argv[1])))\n"
+)
+
+
+def test_a_program_that_ends_without_a_stop_leaves_no_name(tmp_path: Path) -> None:
+    """As one does of which another service cannot start; a process that it has forked does not."""
+    command = [sys.executable, "-c", FAILS_FOR_ANOTHER, str(tmp_path / "socket")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == "True\n"
+    assert not list(tmp_path.iterdir())
 
 
 async def test_a_name_that_somebody_else_has_by_then_stays(tmp_path: Path) -> None:
@@ -114,3 +140,15 @@ def test_a_lock_that_somebody_has_leaves_no_socket_open(tmp_path: Path) -> None:
         endpoint.open()
     assert free_number() == before
     assert caught.value
+
+
+@pytest.mark.parametrize("error", [PermissionError, None])
+def test_the_lock_of_another_user_s_program_is_somebody_s(
+    error: type[OSError] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is not to blame, as it may be /tmp."""
+    (tmp_path / "socket.lock").symlink_to("1")
+    monkeypatch.setattr(lockfile, "kill", Mock(side_effect=error))
+    endpoint: Any = listener_of_string(installed, f"unix:{tmp_path}/socket").endpoint
+    with pytest.raises(CannotListen, match="another program does already, as"):
+        endpoint.open()

@@ -33,7 +33,7 @@ def to(host: str, port: int) -> Origin:
 async def test_one_datagram_between_two_servers_is_over_within_100(host: str) -> None:
     one, two = Responder(applied()), Responder(applied())
     with served(one, host) as first, served(two, host) as second:
-        first.send(b"hello", to(host, second.getHost().port))
+        first.batches.send(b"hello", to(host, second.getHost().port))
         before = -1
         while before != (before := one.received + two.received):
             await deferLater(reactor, 0.1)
@@ -47,7 +47,7 @@ async def test_two_servers_on_one_port_number_do_not_even_begin() -> None:
     with served(one, "127.0.0.1") as first:
         number = first.getHost().port
         with served(two, "127.0.0.2", number):
-            first.send(b"hello", to("127.0.0.2", number))
+            first.batches.send(b"hello", to("127.0.0.2", number))
             await deferLater(reactor, 0.1)
     assert (one.received, two.received) == (0, 1)
     assert two.drops == {DropReason.OWN_PORT: 1}

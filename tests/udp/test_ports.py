@@ -281,6 +281,8 @@ def test_a_flood_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> Non
         def send_replies(self, replies: object) -> list[object]:
             return []
 
+        send = send_replies
+
     monkeypatch.setattr("uppercase.udp.TURN", inf)
     monkeypatch.setattr("uppercase.udp.batches_of", Endless)
     clock = _Readers()
@@ -288,12 +290,12 @@ def test_a_flood_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> Non
     port: Any = Port(open_socket("127.0.0.1", 0), protocol, clock)
     port.startListening()
     assert port.read_out().called
-    assert port._batches.reads == DRAIN_BATCHES
+    assert port.batches.reads == DRAIN_BATCHES
     assert not clock.reading
     port.pauseProducing()
     port.resumeProducing()
     assert port.read_out().called
-    assert port._batches.reads == DRAIN_BATCHES
+    assert port.batches.reads == DRAIN_BATCHES
     port.stopListening()
 
 
@@ -331,7 +333,7 @@ async def test_a_refused_reply_is_counted_by_errno_and_raised_to_nobody(
 def test_a_reply_after_the_end_is_refused_quietly() -> None:
     with served() as port:
         pass
-    error = port.send(b"late", Origin.of(CLIENT, Destination("127.0.0.1", 1)))
+    error = port.batches.send(b"late", Origin.of(CLIENT, Destination("127.0.0.1", 1)))
     assert error is not None
     assert error.errno == errno.EBADF
 

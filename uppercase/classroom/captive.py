@@ -18,7 +18,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
 from tempfile import TemporaryFile
@@ -75,7 +75,7 @@ _OPEN_PORTS: Final = "/proc/net"
 
 _STARTS_WITHIN: Final = 30.0
 _POLL: Final = 0.05
-_KILLED_WITHIN: Final = 10.0
+KILLED_WITHIN: Final = 10.0
 """Seconds in which what was killed must be gone: each round finds what forked meanwhile."""
 
 
@@ -216,7 +216,7 @@ class Program:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()  # That is, wait and close what it would have read.
-        deadline = time.monotonic() + _KILLED_WITHIN
+        deadline = time.monotonic() + KILLED_WITHIN
         dying: set[int] = set()
         # Nothing starts meanwhile, so that what has no mark is nobody's but the last one's.
         with self._lock:
@@ -352,6 +352,16 @@ _HEAD: Final = KIB
 _BEAT: Final = 0.05  # Seconds between two looks at how late the event loop is.
 
 
+_BUSY: Final = 30.0  # Seconds for a service to begin or to end: two, but machines are busy.
+
+
+def _wait_for(step: Awaitable[None]) -> None:
+    try:
+        Waiter(()).wait_for(step, _BUSY)
+    except TimeoutError as error:
+        raise UserError(f"a transform hangs: it has not returned for {_BUSY:g} s") from error
+
+
 class ObservedService:
     """A service on loopback while the `with` block lasts, and all that it saw.
 
@@ -412,11 +422,11 @@ class ObservedService:
             self._service = TCPService(TCPSettings(**shared), reactor)
 
     def __enter__(self) -> Self:
-        Waiter(()).wait_for(self._start())
+        _wait_for(self._start())
         return self
 
     def __exit__(self, *raised: object) -> None:
-        Waiter(()).wait_for(self._stop())
+        _wait_for(self._stop())
 
     async def _start(self) -> None:
         try:

@@ -5,6 +5,8 @@ and only then by colour, so that a black-and-white print says the same. Every ar
 as in a textbook; the more it slants, the longer it was under way.
 """
 
+import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
@@ -114,6 +116,8 @@ def save_timeline(timeline: Timeline, path: Path) -> None:
 
 
 def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
+    # It tells of folders that nobody asked for.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Imported here: it loads slowly, and is an extra.
     import matplotlib
     from matplotlib.backends.backend_pdf import PdfPages
@@ -125,7 +129,9 @@ def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
             f"{_HEIGHTS[kind]:,} are accepted; write a .svg, or one --client"
         )
     # A dollar sign in what clients send starts no formula, and equal records give equal files.
-    with matplotlib.rc_context({"text.parse_math": False, "pdf.fonttype": 42}):
+    rc: Any = {"text.parse_math": False, "pdf.fonttype": 42}
+    with matplotlib.rc_context(rc), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about letters that no font has
         if kind == ".pdf":
             with PdfPages(path, metadata={"Title": drawing.title, "CreationDate": None}) as pages:
                 for top, bottom in _pages(drawing):

@@ -231,7 +231,8 @@ async def open_connection(
         raise explain(socket.gaierror(0, str(error)), server) from error
     except twisted_error.ConnectError as error:
         # OSError makes the subclass that the number means.
-        said = OSError(getattr(error, "osError", None) or 0, str(error))
+        number = getattr(error, "osError", None) or 0
+        said = OSError(number, os.strerror(number) if number else str(error))
         silent = isinstance(error, twisted_error.TimeoutError)
         raise explain(TimeoutError() if silent else said, server, CONNECT_TIMEOUT) from error
     if interfaces.ITCPTransport.providedBy(lowest.transport):

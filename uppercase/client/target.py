@@ -36,6 +36,11 @@ class TLS:
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except OSError as error:
+            if error.filename is not None:  # What cannot be read has no name here.
+                raise UserError(
+                    f"cannot write SSLKEYLOGFILE={error.filename}: {error.strerror}; name another "
+                    "file, or unset it"
+                ) from error
             reason = "no certificate in it" if isinstance(error, ssl.SSLError) else error.strerror
             raise UserError(
                 f"got --ca={self.ca}, which cannot be used ({reason}); "

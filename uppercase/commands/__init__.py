@@ -36,6 +36,8 @@ def die_of(number: signal.Signals) -> None:
     """End this process as if the signal had not been caught: at once and silently."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+    # The first process of a container gets no signal that it does not handle.
+    os._exit(128 + number)
 
 
 @contextmanager

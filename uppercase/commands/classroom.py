@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 import click
@@ -231,9 +232,20 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
 
 def _leave_nobody_behind() -> None:
     """Have signals interrupt us as Ctrl-C does, so that programs are killed; not ignored ones."""
-    for number in signal.SIGTERM, signal.SIGHUP:
+    from uppercase.classroom.captive import KILLED_WITHIN
+
+    killing_until = 0.0
+
+    def interrupt(*_: object) -> None:
+        nonlocal killing_until
+        # Another one would interrupt that, and a terminal that is closed sends it twice.
+        if monotonic() > killing_until:
+            killing_until = monotonic() + KILLED_WITHIN
+            raise KeyboardInterrupt
+
+    for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, interrupt)
 
 
 def _look_for_folders(*files: Path | None) -> None:

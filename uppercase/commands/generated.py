@@ -202,7 +202,7 @@ def _page(name: str, context: click.Context) -> Iterator[str]:
     summary = command.get_short_help_str()
     yield f'.TH {name.upper()} 1 "" "uppercase {__version__}" "User Commands"'
     yield ".SH NAME"
-    yield f"{_escape(name)} \\- {_escape(summary[0].lower() + summary[1:].rstrip('.'))}"
+    yield f"{_escape(name)} \\- {_escape(summary[:1].lower() + summary[1:].rstrip('.'))}"
     yield ".SH SYNOPSIS"
     yield f".B {_escape(context.command_path)}"
     yield _escape(" ".join(command.collect_usage_pieces(context)))

@@ -318,7 +318,7 @@ def _kind(signature: inspect.Signature, position: int, owner: str) -> Kind:
     annotation = positional[position].annotation
     if annotation in (str, bytes):
         return Kind.TEXT if annotation is str else Kind.BYTES
-    if positional[position].name == "self":
+    if positional[position].name in ("self", "cls"):
         raise PluginError(
             f"{owner} is a method without its object; point at an object's, or at a function"
         )
@@ -361,7 +361,7 @@ def parameters_of(
     if extra:
         raise PluginError(
             f"{owner} takes {extra[0].name!r} by position; arguments are keyword-only: write "
-            f"`*, {extra[0]}`"
+            f"`*, {extra[0]}`{'' if positional else ', or kw_only=True for a dataclass'}"
         )
     found = []
     for item in signature.parameters.values():

@@ -21,7 +21,7 @@ from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 from twisted.plugin import IPlugin
 from zope.interface import alsoProvides, implementer
 
-from uppercase.errors import BadArgument, WrongResult, text_of
+from uppercase.errors import BadArgument, WrongResult, kind_of, line_of
 from uppercase.interfaces import (
     IPiecewiseTransform,
     IStreamTransform,
@@ -224,13 +224,17 @@ class DeclaredTransform(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.target(*args, **kwargs)
 
+    def __reduce__(self) -> str:
+        """Pickle it by its name, as functions and classes are: for a pool of processes."""
+        return self.target.__qualname__
+
     def build(self, **arguments: Any) -> ITransform:
         """Make the transform; a `ValueError` of the author's code is about the arguments."""
         require_arguments(self.parameters, arguments)
         try:
             return self.make(arguments)
         except ValueError as error:
-            raise BadArgument(text_of(error)) from error
+            raise BadArgument(line_of(error) or kind_of(error)) from error
 
     @cached_property
     def _default(self) -> Any:

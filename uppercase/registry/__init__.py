@@ -115,8 +115,10 @@ class Listing(NamedTuple):
 
     def _unknown(self, name: str, missing: str = "no transform") -> str:
         module, _, rest = name.removeprefix("./").removesuffix(".py").partition(".")
-        if not sys.flags.safe_path and os.path.isfile(f"{module}.py"):
+        if os.path.isfile(f"{module}.py"):
             hint = f"; a function of {module}.py is written {module}:{rest or 'FUNCTION'}"
+            if sys.flags.safe_path:
+                hint = "; PYTHONSAFEPATH or python -P excludes the current folder"
         else:
             hint = suggest(name, self.transforms)
         text = f"{missing} named {name!r}{hint}"

@@ -20,7 +20,7 @@ from zope.interface.exceptions import BrokenImplementation, BrokenMethodImplemen
 from zope.interface.verify import verifyObject
 
 import uppercase.errors
-from uppercase.errors import BadArgument, PluginError, UppercaseError, line_of, suggest
+from uppercase.errors import BadArgument, PluginError, UppercaseError, kind_of, line_of, suggest
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
 from uppercase.plugins import adopt
 from uppercase.plugins.declared import ACCEPTED, Kind, Parameter, convert_arguments
@@ -36,6 +36,10 @@ def searched_directory() -> str | None:
     return None
 
 
+_kept: Final[set[str]] = set()
+"""Directories that have been left at the end of the path."""
+
+
 @contextmanager
 def current_directory() -> Iterator[str | None]:
     """Make the modules of the current directory importable for a while, before all others.
@@ -43,7 +47,7 @@ def current_directory() -> Iterator[str | None]:
     `python -m` and gunicorn do so; scripts such as twistd do not. Yields `searched_directory`.
     """
     here = searched_directory()
-    if here is None or here in sys.path or "" in sys.path:
+    if here is None or "" in sys.path or (here in sys.path and here not in _kept):
         yield here
         return
     sys.path.insert(0, here)
@@ -57,8 +61,10 @@ def current_directory() -> Iterator[str | None]:
 def load(reference: str) -> Any:
     """Import what a reference, `module:attribute`, points at; both may be dotted."""
     module_name, _, path = reference.partition(":")
-    if not all(part.isidentifier() for part in f"{module_name}.{path}".split(".")):
-        raise PluginError(f"got {reference!r}; a reference is written module:function")
+    if not _is_dotted(f"{module_name}.{path}"):
+        name = module_name.removeprefix("./").removesuffix(".py").replace(os.sep, ".")
+        here = f", here {name}:{path}" if _is_dotted(f"{name}.{path}") else ""
+        raise PluginError(f"got {reference!r}; a reference is written module:function{here}")
     with current_directory():
         try:
             found: Any = import_module(module_name)
@@ -83,6 +89,10 @@ def load(reference: str) -> Any:
                 f"{suggest(name, _offered(found))}"
             ) from error
     return found
+
+
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
 
 
 def _offered(owner: Any) -> list[str]:
@@ -155,8 +165,7 @@ class Found:
         except (Exception, SystemExit) as error:
             # What stands for another object may fail whatever it is asked.
             raise PluginError(
-                f"{self.reference!r} cannot be used: asked what it is, it raised "
-                f"{type(error).__name__}: {line_of(error)}"
+                f"{self.reference!r} cannot be used: asked what it is, it raised {kind_of(error)}"
             ) from error
 
     @property
@@ -174,7 +183,8 @@ class Found:
 
     @property
     def summary(self) -> str:
-        return str(self._declared.get("summary") or self.plugin.summary)
+        """One line, whatever it says of itself."""
+        return " ".join(str(self._declared.get("summary") or self.plugin.summary).split())
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -227,16 +237,16 @@ class Found:
             ) from error
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"transform {self.name!r} ({self.origin}) cannot be built: "
-                f"{type(error).__name__}: {line_of(error)}"
+                f"transform {self.name!r} ({self.origin}) cannot be built: {kind_of(error)}"
             ) from error
         transform: ITransform = made
         return transform
 
     def _keep_importable(self) -> None:
-        """Leave the current directory on the path if it is from there, as gunicorn does.
+        """Leave the current directory on the path if it is from there.
 
         When it is called it may import more, and in processes that it spawns it is imported anew.
+        At the end, as what others import then must not be from there.
         """
         here = searched_directory()
         if here is None or here in sys.path or "" in sys.path:
@@ -248,7 +258,8 @@ class Found:
             *getattr(module, "__path__", ()),
         ]
         if {here, os.path.join(here, "twisted", "plugins")} & set(map(os.path.dirname, files)):
-            sys.path.insert(0, here)
+            _kept.add(here)
+            sys.path.append(here)
 
     def _split(self, segment: str) -> tuple[str, str]:
         key, equals, value = segment.partition("=")
@@ -314,7 +325,7 @@ def _explain(error: BaseException) -> str:
         return f"{said}; {install}correct the import"
     if isinstance(error, SystemExit):
         return "it ends the program when it is imported (SystemExit); take that out"
-    return f"importing it raised {type(error).__name__}{': ' if said else ''}{said}"
+    return f"importing it raised {kind_of(error)}"
 
 
 def _place_of(thing: object) -> str:
@@ -328,7 +339,9 @@ def _definition(thing: Any) -> tuple[str | None, int] | None:
         definition = inspect.unwrap(thing.func if isinstance(thing, partial) else thing)
         if not (inspect.isclass(definition) or inspect.isfunction(definition)):
             definition = type(definition)
-        return inspect.getsourcefile(definition), inspect.getsourcelines(definition)[1]
+        file, line = inspect.getsourcefile(definition), inspect.getsourcelines(definition)[1]
+        # Since Python 3.13 what `-c` runs has lines, which are not those of other code without any.
+        return None if file == "<string>" else (file, line)
     except Exception:  # It has no source, or fails when it is asked.
         return None
 
@@ -345,7 +358,7 @@ def fault_of_plugin(plugin: Any, label: str) -> str | None:
     except Invalid as error:
         return f"{label} does not keep to ITransformPlugin: {_violations(error)}"
     except (Exception, SystemExit) as error:
-        return f"{label} raised {type(error).__name__}: {line_of(error)}"
+        return f"{label} raised {kind_of(error)}"
     if not foreign:
         return None
     return (

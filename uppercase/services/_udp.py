@@ -159,8 +159,8 @@ class UDPService(base.TransformService):
 def _tell_each(settings: UDPSettings) -> bool | Callable[[int], bool]:
     """Return whether somebody watches each datagram; a function where samples will do."""
     samplers: list[Any] = [each for each in settings.observers if ISampler.providedBy(each)]
-    if settings.log_peers or settings.lab is not None or len(samplers) < len(settings.observers):
-        return settings.log_peers or bool(settings.observers)
+    if settings.log_peers or len(samplers) < len(settings.observers):
+        return True
     return (lambda count: any(each.wants(count) for each in samplers)) if samplers else False
 
 

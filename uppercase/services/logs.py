@@ -409,25 +409,22 @@ _COUNTED: Final[Mapping[type[Event], tuple[str, str]]] = {
 
 
 @implementer(IObserver)
-class Counters:
+class Counters(Counter[tuple[str, str]]):
     """Counts events by kind and, where there is one, by outcome, reason or transform.
 
     Keys are such as ("closed", "finished"), ("transform-failed", "caesar") and ("opened", "").
     """
 
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str]] = Counter()
-
     def notify(self, event: Event) -> None:
         if (known := _COUNTED.get(type(event))) is not None:
             word, attribute = known
-            self.counts[word, getattr(event, attribute) if attribute else ""] += 1
+            self[word, getattr(event, attribute) if attribute else ""] += 1
         elif isinstance(event, events.KernelDropped):
-            self.counts["kernel-dropped", ""] += event.count
+            self["kernel-dropped", ""] += event.count
         elif isinstance(event, events.Impaired):
             for action in event.actions:
-                self.counts[f"lab-{event.direction.value}", action.value] += 1
+                self[f"lab-{event.direction.value}", action.value] += 1
 
     def by_name(self) -> dict[str, int]:
         """Return the counts by names such as `closed finished` and `opened`."""
-        return {" ".join(filter(None, key)): self.counts[key] for key in sorted(self.counts)}
+        return {" ".join(filter(None, key)): self[key] for key in sorted(self)}

@@ -146,7 +146,7 @@ def _name(service: TransformService) -> str:
 def counts_of(service: TransformService) -> Iterator[tuple[tuple[str, ...], float]]:
     """Yield what a service has counted: a family's name with its labels, and the number."""
     name = _name(service)
-    for (kind, what), count in service.counters.counts.items():
+    for (kind, what), count in service.counters.items():
         if kind in _COUNTED:
             yield (_COUNTED[kind], name, *filter(None, [what])), count
         elif kind.startswith("lab-"):
@@ -234,7 +234,7 @@ class Measurements(Service):
 
 
 def _sent_away(service: TransformService) -> int:
-    counts = service.counters.counts
+    counts = service.counters
     return (
         counts["refused", RefusalReason.FULL]
         + counts["dropped", DropReason.OVERLOADED]

@@ -270,8 +270,12 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
     if not runner or runner.get("chroot"):
         return
     place, path = runner.get("rundir") or ".", runner.get("pidfile")
-    if not os.path.isdir(place):
-        raise UserError(f"got --rundir={place}; an existing folder to run in is accepted")
+    if not (os.path.isdir(place) and os.access(place, os.X_OK)):
+        got = "the current folder" if place == "." else f"--rundir={place}"
+        raise UserError(
+            f"got {got} to run in; an existing folder that may be entered is accepted; name "
+            "one with --rundir=FOLDER before the service's name"
+        )
     if not path:
         return
     folder = os.path.dirname(path) or "."
@@ -282,7 +286,7 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
     elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
         why = "permission denied"
     elif owner := _running(path):
-        why = f"the server with the process number {owner} has it"
+        why = f"the server with the process number {owner} has it; remove it if that is none"
     else:
         return
     raise UserError(
@@ -296,6 +300,11 @@ def _running(path: str) -> int | None:
     number = 0
     try:
         number = int(Path(path).read_text())
+        if number == os.getpid():
+            # Of a server before, which was killed: all that a container runs may have number 1.
+            # To twistd it would be another one that runs.
+            os.remove(path)
+            return None
         os.kill(number, 0)
     except PermissionError:
         pass  # it is another user's

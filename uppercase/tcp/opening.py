@@ -8,6 +8,7 @@ UNIX socket that is there already, even if nobody listens: a program that was ki
 behind. Such a name is only removed if it is a socket's, and a connection to it is refused.
 """
 
+import atexit
 import os
 import socket
 import stat
@@ -89,10 +90,7 @@ class _Opener:
         with ExitStack() as held:
             try:
                 if wantPID:
-                    lock = FilesystemLock(f"{path}.lock")
-                    if not lock.lock():
-                        raise _locked(path)
-                    held.callback(_unlock, lock)
+                    held.callback(_unlock, _lock(path))
                 _remove_leftover(path)
                 skt = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 skt.bind(path)
@@ -102,7 +100,11 @@ class _Opener:
                 skt.listen(backlog)
             except OSError as error:
                 raise cannot_listen("UNIX", path, error) from error
-            return OpenSocket(skt, held.pop_all().close)
+            release, ours = held.pop_all().close, os.getpid()
+            # Where another service cannot start, the program ends without a stop. The end of a
+            # process that it has forked is none of ours.
+            atexit.register(lambda: os.getpid() == ours and release())
+            return OpenSocket(skt, release)
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> OpenSocket:
         # The endpoint closes the descriptor that it has.
@@ -233,9 +235,21 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
     return CannotListen(f"cannot listen on {description}: {why}")
 
 
-def _locked(path: str) -> CannotListen:
-    """Say that another process has the lock beside a UNIX socket's name, or seems to."""
-    return CannotListen(
+def _lock(path: str) -> FilesystemLock:
+    """Take the lock beside a UNIX socket's name, or say who has it, or seems to."""
+    lock = FilesystemLock(f"{path}.lock")
+    with suppress(OSError):
+        # Of a program that was killed: all that a container runs may have the same number.
+        if os.readlink(lock.name) == str(os.getpid()) and _refuses(path):
+            os.remove(lock.name)
+    try:
+        if lock.lock():
+            return lock
+    except PermissionError:
+        if not os.path.islink(lock.name):
+            raise
+        # It is another user's.
+    raise CannotListen(
         f"cannot listen on UNIX {path}: another program does already, as {path}.lock says; stop it "
         "or choose another name, or remove both files if no process of that number serves"
     )

@@ -30,7 +30,7 @@ import uppercase
 from uppercase import registry
 from uppercase.awaiting import Waiter, is_async, start, the_reactor
 from uppercase.core.values import counted
-from uppercase.errors import TransformError, WrongResult, line_of
+from uppercase.errors import TransformError, WrongResult, kind_of
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, KIB, KIT_LARGE, SLOW_CALL
 
@@ -191,8 +191,7 @@ class CallResult:
     def __str__(self) -> str:
         if self.error is None:
             return f"gave {show(self.output)}"
-        said = line_of(self.error)
-        raised = f"raised {type(self.error).__name__}{': ' if said else ''}{said}"
+        raised = f"raised {kind_of(self.error)}"
         return f"gave {show(self.output)} and {raised}" if self.output else raised
 
 

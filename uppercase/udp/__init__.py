@@ -130,7 +130,8 @@ class ResponderProtocol(DatagramProtocol):
         if IPushProducer.providedBy(transport):
             self._pausable = transport
         if isinstance(transport, Port):
-            self._send, self._send_replies = transport.send, transport.send_replies
+            batches = transport.batches
+            self._send, self._send_replies = batches.send, batches.send_replies
             return
         # In no interface, but the only way to reach a port that somebody else opened: Twisted's own
         # silently cuts at 8,192 bytes.
@@ -265,6 +266,7 @@ class Port:
 
     Attributes:
         protocol: what is served.
+        batches: reads and sends its datagrams.
     """
 
     def __init__(self, sock: socket.socket, protocol: ResponderProtocol, reactor: Any) -> None:
@@ -274,14 +276,14 @@ class Port:
         self.protocol = protocol
         self._reactor = reactor
         self._name: SocketAddress = sock.getsockname()
-        self._batches = batches_of(sock)
+        self.batches = batches_of(sock)
         self._pause = RECEIVE_PAUSE
         # Invariant: a port that listens is among the reactor's readers unless it rests (`_resting`
         # brings it back), is paused by its protocol, or is being read out; then it reads that many
         # more batches, as soon as it is not paused.
         self._resting: IDelayedCall | None = None
         self._paused = False
-        self._batches_left: int | None = None
+        self.batches_left: int | None = None
         self._was_read_out: Deferred[None] = Deferred()
         # Invariant: false means that the socket is closed, or not yet used. A protocol may stop the
         # port from within a batch, so each read checks; what it sends later, the system refuses.
@@ -343,21 +345,21 @@ class Port:
         """
         self._stop_resting()
         self._reactor.removeReader(self)
-        if self._batches_left is None:
-            self._batches_left = DRAIN_BATCHES
+        if self.batches_left is None:
+            self.batches_left = DRAIN_BATCHES
             self._read_on()
         return self._was_read_out
 
     def _read_on(self) -> None:
         """Join the readers again, unless there is a reason not to; or read out what is left."""
-        if self._batches_left is None:
+        if self.batches_left is None:
             if self._listening and not self._paused and self._resting is None:
                 self._reactor.addReader(self)
             return
-        while self._batches_left and not self._paused:
-            self._batches_left -= 1
+        while self.batches_left and not self._paused:
+            self.batches_left -= 1
             if self._read_batch() < BATCH:
-                self._batches_left = 0
+                self.batches_left = 0
         self._stop_resting()
         if not self._paused and not self._was_read_out.called:
             self._was_read_out.callback(None)
@@ -368,7 +370,7 @@ class Port:
         origins: list[Origin] = []
         try:
             if self._listening:
-                payloads, origins = self._batches.receive()
+                payloads, origins = self.batches.receive()
             self._pause = RECEIVE_PAUSE
         except (BlockingIOError, InterruptedError, ConnectionError):
             # Nothing more, or an ICMP error about some earlier reply: no fault of the socket.
@@ -378,12 +380,6 @@ class Port:
         if origins:
             self.protocol.receive_batch(payloads, origins)
         return len(origins)
-
-    def send(self, data: bytes, origin: Origin) -> OSError | None:
-        return self._batches.send(data, origin)
-
-    def send_replies(self, replies: Replies) -> list[tuple[int, OSError]]:
-        return self._batches.send_replies(replies)
 
     def _rest(self, error: OSError) -> None:
         """Count an unexpected error and read on a little later."""

@@ -13,6 +13,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
@@ -74,16 +75,14 @@ COUNTS: Final = (
 `answered` are chunks. `number` is the last datagram's, from 1 again after a long silence."""
 
 
+@dataclass(slots=True, eq=False)
 class _Client:
-    """One client: its number among all, its counters, its arrows, and how its connection ended."""
+    """One client: its number among all, its arrows, its counters, and how its connection ended."""
 
-    __slots__ = ("arrows", "counts", "serial", "state")
-
-    def __init__(self, serial: int) -> None:
-        self.serial = serial
-        self.arrows = ClientArrows()
-        self.counts: Counter[str] = Counter()
-        self.state = ""
+    serial: int
+    arrows: ClientArrows = field(default_factory=ClientArrows)
+    counts: Counter[str] = field(default_factory=Counter)
+    state: str = ""
 
     def count(self, event: Event) -> None:
         # The most frequent come first.

@@ -19,6 +19,7 @@ from uppercase.commands._report import difference, excerpt, in_a_row, in_words, 
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload, connect
 from uppercase.commands.bench._run import Bench, DatagramLoad, StreamLoad
 from uppercase.commands.group import Command, section
+from uppercase.core.guards import LOCK_STEP
 from uppercase.core.values import counted, parse_limit, up_to
 from uppercase.limits import PROBE_SIZE
 
@@ -224,5 +225,11 @@ class Report:
         line = f"this client used {busy * 100:.0f}% of a core"
         # An open loop asks the selector without pause on purpose.
         yield line + ("; it may be what limits the throughput" if closed and busy > _BUSY else "")
+        alone = closed and self.plan.target.udp and self.plan.pipeline == 1
+        if alone and counts.lost and counts.transmitted > LOCK_STEP:
+            yield (
+                "one message under way at a time looks like a loop of servers, and uppercase-udp "
+                f"drops one in {LOCK_STEP:,} of those; it drops none with --pipeline=2"
+            )
         if len(counts.errors) > 1:
             yield f"{len(counts.errors)} connections ended early"
