@@ -339,7 +339,9 @@ def _definition(thing: Any) -> tuple[str | None, int] | None:
         definition = inspect.unwrap(thing.func if isinstance(thing, partial) else thing)
         if not (inspect.isclass(definition) or inspect.isfunction(definition)):
             definition = type(definition)
-        return inspect.getsourcefile(definition), inspect.getsourcelines(definition)[1]
+        file, line = inspect.getsourcefile(definition), inspect.getsourcelines(definition)[1]
+        # Since Python 3.13 what `-c` runs has lines, which are not those of other code without any.
+        return None if file == "<string>" else (file, line)
     except Exception:  # It has no source, or fails when it is asked.
         return None
 
