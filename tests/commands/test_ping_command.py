@@ -282,7 +282,7 @@ def test_another_transform_can_be_expected_or_a_chain_of_them() -> None:
         (["--max-loss", "30"], "got '30'; a probability is a number from 0 to 1"),
         (["--expect", "uppercsae"], "did you mean 'uppercase'?"),
         (["--plot", "rtt.gif"], "the name of an SVG, PNG or PDF file"),
-        (["--plot", "/nonexistent/rtt.svg"], "cannot write --plot=/nonexistent/rtt.svg"),
+        (["--plot", "/dev/null/rtt.svg"], "cannot write --plot=/dev/null/rtt.svg"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_exit_status_2(arguments: list[str], words: str) -> None:

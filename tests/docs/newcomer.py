@@ -2,19 +2,24 @@
 
 `make newcomer` runs it. The clone has an environment of its own, made by `make serve`'s own rule.
 The pages use port 12000 and leave it for a minute in a state in which it cannot be had again, so
-each page has a network of its own where the system lets us make one (a user's namespace).
+each page has a network of its own where the system lets us make one (a user's namespace), and
+elsewhere waits for its end.
 """
 
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from errno import EADDRINUSE
 from pathlib import Path
 
 from tests.docs.follow import Reader
 from tests.system.processes import ROOT
+from uppercase.limits import DEFAULT_PORT
 
 PAGES = [
     Path("README.md"),
@@ -45,6 +50,21 @@ def own_network() -> tuple[str, ...]:
         return ()
     tried = subprocess.run([*_NAMESPACE, "true"], capture_output=True, check=False)
     return _NAMESPACE if tried.returncode == 0 else ()
+
+
+def wait_for_port() -> None:
+    """Return once the lecture's servers can have their port."""
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            with socket.socket() as tried:
+                tried.bind(("", DEFAULT_PORT))
+        except OSError as error:
+            if error.errno != EADDRINUSE or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
 
 
 def without_ours() -> dict[str, str]:
@@ -84,6 +104,8 @@ def main() -> None:
         pip = clone / ".venv" / "bin" / "pip"
         subprocess.run([pip, "install", "-q", "--no-compile", *wanted], check=True)
         for page in PAGES:
+            if not network:
+                wait_for_port()
             follower = [sys.executable, "-m", "tests.docs.newcomer", page, clone, folder]
             subprocess.run([*network, *map(str, follower)], cwd=ROOT, check=True)
 

@@ -1,5 +1,6 @@
 """Whose signals they are: the reactor's are taken, a program's own are left alone."""
 
+import io
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -155,6 +156,22 @@ def test_a_hangup_stops_as_a_termination_does_unless_the_program_wants_otherwise
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     STOP_SIGNALS.take("another", reactor, 10)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+@pytest.mark.usefixtures("before")
+def test_a_program_that_has_closed_its_standard_error_is_stopped_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reactor, closed = Reactor(), io.StringIO()
+    closed.close()
+    monkeypatch.setattr("sys.__stderr__", closed)
+    signal.signal(signal.SIGTERM, reactor.sigTerm)
+    STOP_SIGNALS.take("service", reactor, 10)
+    signal.raise_signal(signal.SIGTERM)
+    assert reactor.stopped == [signal.SIGTERM]
+    STOP_SIGNALS.release("service", reactor)
+    for call in reactor.after_shutdown:
+        call()
 
 
 @pytest.mark.usefixtures("before")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -426,6 +427,20 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(
     monkeypatch.setattr("signal.signal", lambda number, _: taken.append(number))
     supervisor._begin()
     assert taken == ([signal.SIGHUP] if handler is signal.SIG_DFL else [])
+
+
+def test_a_supervisor_may_have_all_the_descriptors_that_its_workers_take() -> None:
+    """Pipes to each, and twice as many in a reload, are soon more than systems begin with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]))
+    supervisor = Supervisor([service], Clock(), workers=30, program=["python"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        supervisor.privilegedStartService()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 256
+    finally:
+        supervisor._release()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_workers_that_cannot_have_all_sockets_leave_none_open() -> None:

@@ -226,6 +226,12 @@ def test_a_switch_turns_it_off() -> None:
     assert done.stdout.strip() == b"OneByOne"
 
 
+def test_words_of_32_bits_turn_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the kernel takes no reply whose ancillary data ends before its room does."""
+    monkeypatch.setattr(sys, "maxsize", (1 << 31) - 1)
+    assert _batches._function("sendmmsg") is None
+
+
 @TOGETHER
 def test_a_kernel_that_cuts_nothing_apart_gets_them_one_by_one(
     monkeypatch: pytest.MonkeyPatch,

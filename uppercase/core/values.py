@@ -164,7 +164,7 @@ def parse_peers(text: str) -> DeclaredPeers:
 def _network(entry: str) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(entry)
-        if network.version == 6 and network.network_address.ipv4_mapped:
+        if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
             raise ValueError("an IPv4-mapped address; give it as IPv4")
     except ValueError as error:
         raise BadValue(

@@ -129,12 +129,13 @@ class _StopSignals:
         seconds = STOP_GRACE + max(self.running.values(), default=0.0)
         self._last_resort = Timer(seconds + _LAST_RESORT, os._exit, (1,))
         self._last_resort.daemon = True
-        # Where the system gives no thread, a stop has no bound, but it is one.
-        with suppress(RuntimeError):
+        # Where the system gives no thread, a stop has no bound, but it is one; and a program may
+        # have closed its standard error.
+        with suppress(RuntimeError, ValueError):
+            self._last_resort.start()
             if sys.__stderr__ is not None:
                 # The only timer that fires whatever the interpreter does; it says what that is.
                 faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
-            self._last_resort.start()
         handler = self._before[number]
         (self._before[signal.SIGTERM] if handler is signal.SIG_DFL else handler)(number, frame)
 

@@ -26,6 +26,7 @@ from uppercase.services.base import Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Snapshot, add_up, counts_of, without_gauges
 from uppercase.services.worker import RETIRE, STOP, Assignment, State, Worker
+from uppercase.tcp.kernel import connections_possible
 
 BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
 
@@ -41,6 +42,10 @@ QUICK_DEATHS: Final = 5
 
 _BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0)
 """Seconds before a worker is replaced, by the number of quick deaths in a row."""
+
+_DESCRIPTORS: Final = 16
+"""Of each worker: four pipes, twice as many while a generation takes over and once more for those
+that finish, and its sockets. Most systems begin with a limit of 1,024."""
 
 _CRASHED: Final = 3  # The exit status of a service whose workers keep ending.
 _OVERTIME: Final = LAST_WORD + CLEANING_UP + 0.5
@@ -113,6 +118,7 @@ class Supervisor(Service):
     def _open(self) -> None:
         if self._has_opened:
             return
+        connections_possible(_DESCRIPTORS * self.workers)
         try:
             for service in self.services:
                 service.open_sockets(self.workers)

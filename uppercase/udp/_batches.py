@@ -78,8 +78,10 @@ _SIZE: Final[Any] = "N"  # size_t; typeshed does not know that memoryview casts 
 
 
 def _function(name: str) -> Any:
-    """Return a function of the C library that fails by -1 and errno; None without one."""
-    if sys.platform != "linux" or PORTABLE:
+    """Return a function of the C library that fails by -1 and errno; None where none is used."""
+    # With 32-bit words the kernel looks for headers in the bytes that are left after the ancillary
+    # data of a reply, too, and refuses what it finds there.
+    if sys.platform != "linux" or PORTABLE or sys.maxsize < 1 << 32:
         return None
     return getattr(ctypes.CDLL(None, use_errno=True), name, None)
 
