@@ -118,7 +118,7 @@ class Supervisor(Service):
     def _open(self) -> None:
         if self._has_opened:
             return
-        connections_possible(_DESCRIPTORS * self.workers)
+        connections_possible(_DESCRIPTORS * self.workers)  # It raises the limit.
         try:
             for service in self.services:
                 service.open_sockets(self.workers)
