@@ -116,6 +116,7 @@ def test_ctrl_c_is_for_the_program(tmp_path: Path) -> None:
         assert screen.status() == -signal.SIGINT
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # The child only executes.
 def test_ctrl_z_is_for_the_shell(tmp_path: Path) -> None:
     """It stops the program and the command; in the foreground both go on."""
     path = tmp_path / "ask.py"

@@ -118,6 +118,7 @@ def test_fish_completes_and_explains(found: dict[str, str]) -> None:
 
 
 @pytest.mark.needs_program("zsh")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # The child only executes.
 def test_zsh_completes_and_explains(found: dict[str, str]) -> None:
     zsh = pexpect.spawn("zsh", ["-f", "-i"], env=found, dimensions=(60, 200), timeout=60)
     try:

@@ -37,6 +37,8 @@ SHOUT = """
         return text.upper() + mark
 """
 
+UNREADABLE = "entry points of odd 1.5: they cannot be read ("
+
 
 class Project:
     """An author's folder, which is the current directory, and a folder of installed packages."""
@@ -825,7 +827,7 @@ class TestBrokenPlugins:
         [
             ("odd = acme-odd:f", "entry point of odd 1.5: got 'acme-odd:f'; a reference is wr"),
             ("odd = a b", "entry point of odd 1.5: got 'a b'; a reference is written mod"),
-            ("odd", "entry points of odd 1.5: they cannot be read ("),
+            ("odd", UNREADABLE),
         ],
     )
     def test_an_entry_point_that_is_none_hides_no_other(
@@ -842,7 +844,8 @@ class TestBrokenPlugins:
         assert "  acme 1.5: fine" in lines
         assert "fine" in found.transforms
         (problem,) = (each for each in map(str, problems) if each.startswith("entry point"))
-        assert problem.startswith(said)
+        # From Python 3.15 on importlib.metadata reads none of them.
+        assert problem.startswith(UNREADABLE if sys.version_info >= (3, 15) else said)
 
     def test_what_is_left_of_a_distribution_has_neither_name_nor_version(
         self, project: Project
