@@ -15,7 +15,7 @@ from uppercase.errors import DISTRIBUTION, UserError
 from uppercase.plugins import is_name
 from uppercase.registry import listing
 
-_PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14")
+_PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14", "3.15")
 """What a project is tested with, the oldest first; it is what this project needs, too."""
 
 _KINDS: Final = {
