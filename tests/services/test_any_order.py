@@ -20,11 +20,13 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.selectreactor import SelectReactor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from uppercase.awaiting import runs_asyncio
 from uppercase.core.events import Closed, Event, IObserver, Opened, Refused
 from uppercase.interfaces import ITransform
 from uppercase.lab import NO_LAB, TCPLab
@@ -276,6 +278,7 @@ class AnyOrderUDP(AnyOrder):
         assert responder.received == responder.answered + responder.drops.total()
 
 
+@pytest.mark.skipif(runs_asyncio(reactor), reason="a stop waits for tasks on asyncio's loop")
 @pytest.mark.parametrize("machine", [AnyOrderTCP, AnyOrderUDP])
 def test_whatever_happens_is_told_of_once_and_leaves_nothing(machine: type[AnyOrder]) -> None:
     run_state_machine_as_test(machine, settings=settings(max_examples=80, stateful_step_count=40))

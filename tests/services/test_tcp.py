@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
@@ -200,6 +201,7 @@ async def test_whose_handshake_is_under_way_when_a_stop_begins_is_heard(by_anoth
     await stopped
 
 
+@pytest.mark.skipif(isinstance(reactor, SelectReactor), reason="it serves no number beyond 1,023")
 @in_reactor
 async def test_a_stop_works_whatever_the_descriptors_number() -> None:
     """In a program with a thousand files open, the listening port's is none that select takes."""
