@@ -283,7 +283,7 @@ class Port:
         # more batches, as soon as it is not paused.
         self._resting: IDelayedCall | None = None
         self._paused = False
-        self.batches_left: int | None = None
+        self._batches_left: int | None = None
         self._was_read_out: Deferred[None] = Deferred()
         # Invariant: false means that the socket is closed, or not yet used. A protocol may stop the
         # port from within a batch, so each read checks; what it sends later, the system refuses.
@@ -345,21 +345,21 @@ class Port:
         """
         self._stop_resting()
         self._reactor.removeReader(self)
-        if self.batches_left is None:
-            self.batches_left = DRAIN_BATCHES
+        if self._batches_left is None:
+            self._batches_left = DRAIN_BATCHES
             self._read_on()
         return self._was_read_out
 
     def _read_on(self) -> None:
         """Join the readers again, unless there is a reason not to; or read out what is left."""
-        if self.batches_left is None:
+        if self._batches_left is None:
             if self._listening and not self._paused and self._resting is None:
                 self._reactor.addReader(self)
             return
-        while self.batches_left and not self._paused:
-            self.batches_left -= 1
+        while self._batches_left and not self._paused:
+            self._batches_left -= 1
             if self._read_batch() < BATCH:
-                self.batches_left = 0
+                self._batches_left = 0
         self._stop_resting()
         if not self._paused and not self._was_read_out.called:
             self._was_read_out.callback(None)
