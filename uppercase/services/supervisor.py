@@ -26,7 +26,7 @@ from uppercase.services.base import Repeated, TransformService
 from uppercase.services.logs import say
 from uppercase.services.metrics import Snapshot, add_up, counts_of, without_gauges
 from uppercase.services.worker import RETIRE, STOP, Assignment, State, Worker
-from uppercase.tcp.kernel import connections_possible
+from uppercase.tcp.kernel import raise_descriptor_limit
 
 BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
 
@@ -118,7 +118,7 @@ class Supervisor(Service):
     def _open(self) -> None:
         if self._has_opened:
             return
-        connections_possible(_DESCRIPTORS * self.workers)  # It raises the limit.
+        raise_descriptor_limit(_DESCRIPTORS * self.workers)
         try:
             for service in self.services:
                 service.open_sockets(self.workers)

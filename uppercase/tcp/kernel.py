@@ -14,6 +14,7 @@ import sys
 import termios
 from contextlib import suppress
 from ipaddress import ip_address
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.interfaces import ITransport
@@ -160,22 +161,20 @@ def _set_least_hops(skt: socket.socket, hops: int) -> None:
             skt.setsockopt(level, option, hops)
 
 
-def connections_possible(wanted: int) -> int:
-    """Return how many of the wanted connections the process can have.
-
-    The soft limit of descriptors is raised to the hard one if it is too low.
-    """
-    needed = wanted + _SPARE_DESCRIPTORS
+def raise_descriptor_limit(needed: int) -> float:
+    """Raise the soft limit of descriptors to the hard one if it is too low; return what it is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # macOS says that there is no hard limit, but refuses that as a soft one.
     for more in (hard, needed):
         if soft == resource.RLIM_INFINITY or soft >= needed:
-            return wanted
-        try:
+            break
+        with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (more, hard))
-        except (OSError, ValueError):
-            continue
-        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if soft == resource.RLIM_INFINITY:
-        return wanted
-    return min(wanted, max(soft - _SPARE_DESCRIPTORS, int(soft * _LEAST_SHARE)))
+            soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return inf if soft == resource.RLIM_INFINITY else soft
+
+
+def connections_possible(wanted: int) -> int:
+    """Return how many of the wanted connections the process can have, with its limit raised."""
+    limit = raise_descriptor_limit(wanted + _SPARE_DESCRIPTORS)
+    return int(min(wanted, max(limit - _SPARE_DESCRIPTORS, limit * _LEAST_SHARE)))
