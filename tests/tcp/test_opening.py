@@ -78,6 +78,20 @@ def test_a_program_that_ends_without_a_stop_leaves_no_name(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_opened_and_closed_leaves_nothing_for_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may start and stop its services many times."""
+    ends: list[Any] = []
+    monkeypatch.setattr("atexit.register", ends.append)
+    monkeypatch.setattr("atexit.unregister", ends.remove)
+    endpoint: Any = listener_of_string(installed, f"unix:{tmp_path / 'socket'}").endpoint
+    opened = endpoint.open()
+    assert len(ends) == 1
+    opened.release()
+    assert not ends
+
+
 async def test_a_name_that_somebody_else_has_by_then_stays(tmp_path: Path) -> None:
     path, lock = tmp_path / "socket", tmp_path / "socket.lock"
     port = await listen(f"unix:{path}")

@@ -100,11 +100,17 @@ class _Opener:
                 skt.listen(backlog)
             except OSError as error:
                 raise cannot_listen("UNIX", path, error) from error
-            release, ours = held.pop_all().close, os.getpid()
-            # Where another service cannot start, the program ends without a stop. The end of a
-            # process that it has forked is none of ours.
-            atexit.register(lambda: os.getpid() == ours and release())
-            return OpenSocket(skt, release)
+            opened, ours = held.pop_all(), os.getpid()
+
+            def end() -> None:
+                # The end of a process that it has forked is none of ours.
+                if os.getpid() == ours:
+                    opened.close()
+
+            # Where another service cannot start, the program ends without a stop.
+            atexit.register(end)
+            opened.callback(atexit.unregister, end)
+            return OpenSocket(skt, opened.close)
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> OpenSocket:
         # The endpoint closes the descriptor that it has.
