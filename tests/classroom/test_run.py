@@ -228,7 +228,7 @@ def test_a_picture_that_needs_a_library_is_refused_before_the_program_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a program did is not repeated."""
-    monkeypatch.setattr("uppercase.commands.classroom.find_spec", lambda name: None)
+    monkeypatch.setattr("uppercase.commands._options.find_spec", lambda name: None)
     ran = tmp_path / "ran"
     done = run("run", "--timeline", str(tmp_path / "lesson.pdf"), "--", "touch", str(ran))
     assert (done.status, ran.exists()) == (2, False)

@@ -5,7 +5,6 @@ and only then by colour, so that a black-and-white print says the same. Every ar
 as in a textbook; the more it slants, the longer it was under way.
 """
 
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -116,8 +115,6 @@ def save_timeline(timeline: Timeline, path: Path) -> None:
 
 
 def _save_by_matplotlib(timeline: Timeline, path: Path, kind: str) -> None:
-    # It tells of folders that nobody asked for.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Imported here: it loads slowly, and is an extra.
     import matplotlib
     from matplotlib.backends.backend_pdf import PdfPages

@@ -4,10 +4,12 @@ Also the types of their values: our units as click's parameter types. The parser
 `uppercase.core.values`; this module only tells click about them.
 """
 
+import logging
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -171,6 +173,14 @@ def judgement(command: _Function) -> _Function:
         default=("uppercase",),
     )
     return expect(max_loss(command))
+
+
+def require_matplotlib(complaint: str) -> None:
+    """Refuse a picture that nothing can draw, before it is measured for minutes."""
+    if find_spec("matplotlib") is None:
+        raise UserError(complaint)
+    # Before it is imported: it logs things about fonts and folders that nobody asked for.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def acceptable(counts: Any, max_loss: float) -> bool:

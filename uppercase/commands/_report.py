@@ -6,18 +6,16 @@ on a light page and on a dark one. Kinds differ in shape as well as in colour.
 """
 
 import json
-import logging
 import math
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from uppercase.commands._options import FILE
+from uppercase.commands._options import FILE, require_matplotlib
 from uppercase.commands.group import section
 from uppercase.core.values import printable
 from uppercase.errors import UserError, install
@@ -144,10 +142,7 @@ def _check_plot(
                 f"got --plot={path}; the name of an SVG, PNG or PDF file, such as rtt.svg, "
                 "is accepted"
             )
-        if find_spec("matplotlib") is None:
-            raise UserError(f"--plot needs the matplotlib library; install it: {install('plots')}")
-        # Before it is imported: it logs things about fonts and folders that nobody asked for.
-        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+        require_matplotlib(f"--plot needs the matplotlib library; install it: {install('plots')}")
         try:
             path.open("ab").close()
         except OSError as error:

@@ -8,7 +8,6 @@ fates.
 import signal
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -17,7 +16,14 @@ import click
 
 from uppercase import lab as labs
 from uppercase.commands import NETWORK, OK, _options
-from uppercase.commands._options import COUNT, DURATION, FILE, PORT, transform_names
+from uppercase.commands._options import (
+    COUNT,
+    DURATION,
+    FILE,
+    PORT,
+    require_matplotlib,
+    transform_names,
+)
 from uppercase.commands.group import Command, completer, say, section
 from uppercase.core.values import host_address
 from uppercase.errors import UserError, install
@@ -47,8 +53,8 @@ class _Picture(click.Path):
         path: Any = super().convert(value, param, ctx)
         if path.suffix.lower() not in _PICTURES:
             raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
-        if path.suffix.lower() in (".pdf", ".png") and find_spec("matplotlib") is None:
-            raise UserError(
+        if path.suffix.lower() in (".pdf", ".png"):
+            require_matplotlib(
                 f"a {path.suffix} needs matplotlib: {install('plots')}, or write a .svg"
             )
         return path
@@ -246,6 +252,9 @@ def _leave_nobody_behind() -> None:
     for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
+    # Ignored, as by some of those who start others, it would hide how a program has ended.
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _look_for_folders(*files: Path | None) -> None:
