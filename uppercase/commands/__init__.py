@@ -76,9 +76,6 @@ def running() -> Iterator[tuple[Any, Callable[[Coroutine[Any, Any, Any]], Any]]]
     """
     from uppercase.awaiting import Waiter, the_reactor, use_monotonic_time
 
-    # Ignored, as by some of those who start others, it would hide how a program of ours has ended.
-    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     reactor = the_reactor()
     use_monotonic_time()
     # A full collection of what was imported stops everything for 40 ms, and for seconds where

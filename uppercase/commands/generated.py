@@ -27,7 +27,7 @@ COMPLETE_TWISTD: Final = "_UPPERCASE_COMPLETE_TWISTD"
 
 # Some groffs print typographic signs for some of ASCII's, which no shell takes for those.
 _SIGNS: Final = str.maketrans(
-    dict(zip("\\-\"'`^~", ("\\e", "\\-", "\\(dq", "\\(aq", "\\(ga", "\\(ha", "\\(ti"), strict=True))
+    {"\\": r"\e", "-": r"\-", '"': r"\(dq", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}
 )
 
 _FILES: Final = {"config", "file", "logfile", "pidfile", "python", "record", "source"}
