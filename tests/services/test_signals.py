@@ -33,6 +33,10 @@ class Reactor:
         assert (phase, event) == ("after", "shutdown")
         self.after_shutdown.append(call)
 
+    def end(self) -> None:
+        for call in self.after_shutdown:
+            call()
+
 
 @pytest.fixture
 def before() -> Iterator[None]:
@@ -106,8 +110,7 @@ def test_the_reactors_handlers_are_called_and_given_back(monkeypatch: pytest.Mon
     STOP_SIGNALS.release("service", reactor)
     assert signal.getsignal(signal.SIGTERM) != reactor.sigTerm
     assert not given_up
-    for call in reactor.after_shutdown:
-        call()
+    reactor.end()
     assert signal.getsignal(signal.SIGTERM) == reactor.sigTerm
     assert given_up == ["dump", "timer"]
 
@@ -137,8 +140,7 @@ def test_a_service_stops_where_the_system_gives_no_thread_to_bound_that(
     STOP_SIGNALS._handle(signal.SIGTERM, None)
     assert killed == [signal.SIGTERM]
     STOP_SIGNALS.release("service", reactor)
-    for call in reactor.after_shutdown:
-        call()
+    reactor.end()
 
 
 @pytest.mark.usefixtures("before")
@@ -150,8 +152,7 @@ def test_a_hangup_stops_as_a_termination_does_unless_the_program_wants_otherwise
     signal.raise_signal(signal.SIGHUP)
     assert reactor.stopped == [signal.SIGHUP]
     STOP_SIGNALS.release("service", reactor)
-    for call in reactor.after_shutdown:
-        call()
+    reactor.end()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     STOP_SIGNALS.take("another", reactor, 10)
@@ -170,8 +171,7 @@ def test_a_program_that_has_closed_its_standard_error_is_stopped_all_the_same(
     signal.raise_signal(signal.SIGTERM)
     assert reactor.stopped == [signal.SIGTERM]
     STOP_SIGNALS.release("service", reactor)
-    for call in reactor.after_shutdown:
-        call()
+    reactor.end()
 
 
 @pytest.mark.usefixtures("before")
@@ -192,8 +192,7 @@ def test_a_hangup_does_not_cut_a_stop_short(monkeypatch: pytest.MonkeyPatch) -> 
     signal.raise_signal(signal.SIGTERM)
     assert killed == [signal.SIGTERM]
     STOP_SIGNALS.release("service", reactor)
-    for call in reactor.after_shutdown:
-        call()
+    reactor.end()
 
 
 @pytest.mark.usefixtures("before")
@@ -208,8 +207,7 @@ def test_several_services_in_one_program_share_the_signals() -> None:
     signal.raise_signal(signal.SIGTERM)
     assert reactor.stopped == [signal.SIGTERM]
     STOP_SIGNALS.release("second", reactor)
-    for call in reactor.after_shutdown:
-        call()
+    reactor.end()
 
 
 @pytest.mark.usefixtures("before")
@@ -233,8 +231,7 @@ def test_a_second_signal_ends_the_first_process_of_a_container_too(
     STOP_SIGNALS._handle(signal.SIGTERM, None)
     assert exited == [128 + signal.SIGTERM]
     STOP_SIGNALS.release("service", reactor)
-    for call in reactor.after_shutdown:
-        call()
+    reactor.end()
 
 
 def test_twisteds_handlers_are_still_called_so() -> None:
