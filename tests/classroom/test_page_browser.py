@@ -102,6 +102,12 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             for width, height in ((360, 740), (1920, 1080)):
                 browser.size(width, height)
                 assert browser.eval(WIDTH) == width
+            # Neither large type nor a low window takes the timeline's room.
+            browser.eval("document.getElementById('size').click()")
+            for width, height in ((1024, 768), (1100, 350)):
+                browser.size(width, height)
+                browser.wait_for("document.getElementById('arrows').clientWidth > 200")
+                assert browser.eval("document.getElementById('timeline').clientHeight") > 100
             browser.eval("document.getElementById('join').click()")
             assert "--page=tcp:" in browser.eval("document.getElementById('joining').innerText")
             # What its policy forbids, a browser would have said here.
