@@ -30,7 +30,7 @@ function tag(serial) {
 const number = new Intl.NumberFormat("en");
 
 function listen() {
-  const events = new EventSource("/events");
+  const events = new EventSource("events");
   events.addEventListener("hello", (event) => greet(JSON.parse(event.data)));
   events.addEventListener("frame", (event) => take(JSON.parse(event.data)));
   events.addEventListener("error", () => {
@@ -320,7 +320,7 @@ function choose(peer) {
 
 async function fetchKey() {
   const client = service().clientsBy.get(page.only)?.serial ?? 0;
-  const answer = await fetch(`/key?service=${page.open}&client=${client}`);
+  const answer = await fetch(`key?service=${page.open}&client=${client}`);
   const lines = answer.ok ? await answer.json() : [];
   say("key-note", lines.length ? "" : "Each client has its own: choose one.");
   at("key-lines").replaceChildren(...lines.map((line) => element("li", "", line)));
@@ -347,7 +347,7 @@ async function send(event) {
   const since = Math.max(0, ...service().arrowsBy.keys());
   say("sent", "sending");
   try {
-    const answer = await fetch(`/send?watcher=${page.you}&service=${page.open}`, { method: "POST", body: line });
+    const answer = await fetch(`send?watcher=${page.you}&service=${page.open}`, { method: "POST", body: line });
     if (!answer.ok) return say("sent", (await answer.text()).trim());
     const told = await answer.json();
     if (told.client) {
@@ -391,7 +391,7 @@ function join() {
   const code = at("code");
   code.hidden = !page.code;
   if (page.code) {
-    code.src = "/qr.svg";
+    code.src = "qr.svg";
     code.alt = `QR code of ${page.address}`;
   }
   say("address", page.address);
