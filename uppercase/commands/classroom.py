@@ -205,14 +205,14 @@ def run(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="What a service's --record=FILE wrote.",
 )
-@_drawing("--client", str, "Only this client.", metavar="ADDRESS", default="")
+@_drawing("--client", str, "Only this client.", metavar="ADDRESS")
 @_drawing(
     "-o",
     "--output",
     _PICTURE,
     f"Write the timeline to this file, as {_ACCEPTED}; without it, print it as text.",
 )
-def timeline(record: Path, client: str, output: Path | None) -> None:
+def timeline(record: Path, client: str | None, output: Path | None) -> None:
     """Draw what a service did: an arrow for each datagram, time downward.
 
     Examples:
@@ -227,7 +227,7 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
 
     with record.open("rb") as file:
         about, rows, problem = read_record(file, str(record))
-    drawn = Timeline.of(about, rows, client)
+    drawn = Timeline.of(about, rows, client or "")
     _save(output, partial(save_timeline, drawn))
     if output is None:
         click.echo("\n".join(draw_text(drawn)))

@@ -81,8 +81,6 @@ class Option(click.Option):
         extra = super().get_help_extra(ctx)
         if isinstance(self.show_default, str):
             extra["default"] = self.show_default
-        elif self.default == "":
-            del extra["default"]
         if "range" in extra:
             extra["range"] = extra["range"].replace("<=x<=", " to ")
         return extra
