@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
@@ -24,11 +24,9 @@ from uppercase.commands._options import (
     require_matplotlib,
     transform_names,
 )
-from uppercase.commands.group import Command, completer, say, section
+from uppercase.commands.group import Command, Function, completer, say, section
 from uppercase.core.values import host_address
 from uppercase.errors import UserError, install
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _FATES: Final = 20
 """Lines of an answer key: what fits on a screen or a sheet of paper."""
@@ -64,7 +62,7 @@ _PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
 _ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
 
 
-def _preset(text: str, *kinds: Any) -> Callable[[_Function], _Function]:
+def _preset(text: str, *kinds: Any) -> Callable[[Function], Function]:
     known = {name: lab.summary for kind in kinds for name, lab in kind.items()}
     complete = completer(lambda: known)
     return _lab("--lab", str, text, metavar="PRESET", shell_complete=complete)
