@@ -117,8 +117,7 @@ class Listener(NamedTuple):
             return f"{protocol} {printable_address(address.host, address.port)}"
         if not hasattr(address, "name"):
             return self.description  # It is of a third party's own kind.
-        name = address.name
-        return f"UNIX {os.fsdecode(name) if isinstance(name, bytes) else name}"
+        return f"UNIX {os.fsdecode(address.name)}"
 
 
 class _ListeningSocket(socket.socket):
