@@ -352,6 +352,13 @@ def split_escaped(text: str, separator: str = ":") -> list[str]:
     return fields
 
 
+def has_argument(description: str, name: str, place: int) -> bool:
+    """Return whether an endpoint string has an argument, by its name or by its place, from 1."""
+    fields = split_escaped(description)[1:]
+    named = [field.partition("=")[0] for field in fields if "=" in field]
+    return name in named or len(fields) - len(named) >= place
+
+
 def unescape(field: str, only: str = "") -> str:
     r"""Return what a field means without its backslashes: `\:` is a colon.
 
