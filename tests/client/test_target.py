@@ -3,6 +3,8 @@
 import errno
 import resource
 import socket
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,15 @@ def test_each_datagram_socket_has_a_port_of_its_own() -> None:
         with connect_udp(target, address) as one, connect_udp(target, address) as other:
             assert one.getsockname()[1] != other.getsockname()[1]
             assert one.getpeername()[:2] == (server.host, server.port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is so")
+@pytest.mark.parametrize(("host", "option"), [("127.0.0.1", (0, 10)), ("::1", (41, 23))])
+def test_a_datagram_may_be_cut_on_its_way(host: str, option: tuple[int, int]) -> None:
+    """A path with less room than the first link, such as a VPN, is no error."""
+    target = Target(host, 7, udp=True)
+    with connect_udp(target, resolve(target)[0]) as datagrams:
+        assert datagrams.getsockopt(*option) == 0  # no discovery of the path's MTU
 
 
 @pytest.mark.parametrize(
