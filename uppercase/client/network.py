@@ -22,7 +22,6 @@ from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
-from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -58,19 +57,12 @@ _TURN: Final = 64
 """Datagrams that are read before the reactor has its turn again."""
 
 
-class ClientProtocol(TimeoutMixin, Protocol):
-    """A protocol that `open_connection` connects.
-
-    Those that time something out have a `clock`; those that are a producer wait for `room`.
-    """
+class ClientProtocol(Protocol):
+    """A protocol that `open_connection` connects; one that is a producer waits for `room`."""
 
     transport: Any
-    clock: interfaces.IReactorTime
     room: Deferred[None] | None = None
     """Fires when the transport takes more; None while it does."""
-
-    def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:
-        return self.clock.callLater(period, func)
 
     def writeConnectionLost(self) -> None:
         """Hear, if it is an `IHalfCloseableProtocol`, that our side has been ended."""
