@@ -484,10 +484,11 @@ def test_the_seed_and_the_key_are_hidden_unless_they_are_asked_for() -> None:
 
 def test_where_each_client_has_its_own_key_it_is_that_of_the_client() -> None:
     clock = Clock()
-    audience = Audience(ABOUT, clock.seconds)
+    audience = Audience({**ABOUT, "lab": "--loss=0.5 --client=ADDRESS"}, clock.seconds)
     experiment = Experiment(seed=7, request=LAB.request, per_client=True)
     service = udp_service(UDPSettings(lab=experiment, observers=(audience,)), clock)
     page = PageService("8080", [service], clock, shows_key=True)
+    assert page.shown[0].facts(True)["lab"] == [("loss", "0.5"), ("per-client", "")]
     service.notify(Received("192.0.2.7:5", b"x"))
     assert json.loads(Visit(page).ask("/key?service=0&client=0")[2]) == []
     lines = json.loads(Visit(page).ask("/key?service=0&client=1")[2])

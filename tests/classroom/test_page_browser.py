@@ -18,6 +18,20 @@ LAB = ["--lab=stop-and-wait", "--seed=7"]
 LIVE = "document.getElementById('state')?.dataset.state === 'live'"
 ROWS = "[...document.querySelectorAll('#rows li')].map((row) => row.textContent)"
 WIDTH = "document.documentElement.scrollWidth"
+ARROWS = "[...document.querySelectorAll('#arrows .shaft')].map((each) => each.getAttribute('d'))"
+HOLDS_FOCUS = "document.activeElement.ariaPressed === 'true'"
+
+TWO_SERVICES = """
+page = "0"
+[services.lines]
+protocol = "tcp"
+port = 0
+interface = "127.0.0.1"
+[services.datagrams]
+protocol = "udp"
+port = 0
+interface = "127.0.0.1"
+"""
 
 
 @pytest.mark.needs_program(PROGRAM)
@@ -71,6 +85,13 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             browser.press_return()
             browser.wait_for("document.getElementById('sent').textContent === 'sent as datagram 1'")
 
+            # Who holds a button, with the mouse or the keyboard, keeps it while clients come.
+            browser.eval("document.querySelector('#clients button').focus()")
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
+                another.sendto(b"hi", ("127.0.0.1", server.port))
+            browser.wait_for("document.querySelectorAll('#clients button').length === 3")
+            assert browser.eval(HOLDS_FOCUS)
+
             # The chosen client makes room, and nobody is left looking at nothing.
             for number in range(2 * CLIENTS):
                 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as another:
@@ -81,6 +102,12 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             for width, height in ((360, 740), (1920, 1080)):
                 browser.size(width, height)
                 assert browser.eval(WIDTH) == width
+            # Neither large type nor a low window takes the timeline's room.
+            browser.eval("document.getElementById('size').click()")
+            for width, height in ((1024, 768), (1100, 350)):
+                browser.size(width, height)
+                browser.wait_for("document.getElementById('arrows').clientWidth > 200")
+                assert browser.eval("document.getElementById('timeline').clientHeight") > 100
             browser.eval("document.getElementById('join').click()")
             assert "--page=tcp:" in browser.eval("document.getElementById('joining').innerText")
             # What its policy forbids, a browser would have said here.
@@ -100,6 +127,27 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 browser.wait_for(LIVE)
                 command = f"uppercase send --unix {tmp_path}/socket"
                 browser.wait_for(f"document.body.innerText.includes('{command}')")
+
+            (tmp_path / "services.toml").write_text(TWO_SERVICES)
+            with Server("uppercase", "--config=services.toml", cwd=tmp_path) as other:
+                log = other.wait_for_log("the page is at http://")
+                browser.open(log.split("the page is at ")[1].split()[0])
+                browser.wait_for(LIVE)
+                for protocol, address in other.addresses:
+                    host, _, port = address.rpartition(":")
+                    kind = socket.SOCK_STREAM if protocol == "TCP" else socket.SOCK_DGRAM
+                    with socket.socket(socket.AF_INET, kind) as client:
+                        client.connect((host, int(port)))
+                        client.send(b"hello")
+                        assert client.recv(9) == b"HELLO"
+                browser.wait_for(f"{ROWS}.some((row) => row.includes('HELLO'))")
+                button = "document.querySelectorAll('#services button')[1]"
+                browser.eval(f"{button}.focus(); {button}.click()")
+                browser.wait_for(f"{ROWS}.length === 2")
+                assert browser.eval(HOLDS_FOCUS)
+                # No arrow of the other service is left: one goes to the right, and one back.
+                browser.wait_for(f"{ARROWS}.length === 2")
+                assert sum(each.startswith("M0 ") for each in browser.eval(ARROWS)) == 1
         finally:
             browser.close()
 

@@ -47,7 +47,6 @@ STARVED: Final = 0.35
 """Seconds by which our service may be late: half of what a program can spare that waits a second
 for replies that the exercises hold back for at most 0.3 s."""
 
-
 RECORD: Final = 8 * MIB
 """Bytes of a run's record: some 40,000 events, which a flood has within seconds, and then is over.
 What is read of them takes ten times as much memory, and an exercise may have six runs."""

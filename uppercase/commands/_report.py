@@ -80,8 +80,7 @@ def bins(counted: Mapping[float, int], number: int = 16) -> tuple[list[float], l
     if low == high:
         number = 1
     if low > 0 and high / low > _DECADE:
-        ratio = (high / low) ** (1 / number)
-        edges = [low * ratio**index for index in range(number)]
+        edges = [low * (high / low) ** (index / number) for index in range(number)]
     else:
         edges = [low + (high - low) * index / number for index in range(number)]
     heights = [0] * number

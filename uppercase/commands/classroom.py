@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from uppercase import lab as labs
-from uppercase.commands import NETWORK, OK, _options
+from uppercase.commands import NETWORK, OK, _options, running
 from uppercase.commands._options import (
     COUNT,
     DURATION,
@@ -173,7 +173,6 @@ def run(
     from uppercase.classroom.picture import save_timeline
     from uppercase.classroom.record import look_for_writer
     from uppercase.classroom.timeline import Timeline, draw_text
-    from uppercase.commands import running
 
     _look_for_folders(timeline, record)
     if record is not None:
@@ -347,7 +346,6 @@ def grade(
     from uppercase.classroom.exercises import find_exercise
     from uppercase.classroom.grade import Mark, Trial
     from uppercase.classroom.grade import grade as examine
-    from uppercase.commands import running
 
     if listed:
         return _list()

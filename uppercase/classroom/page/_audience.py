@@ -253,7 +253,8 @@ class Shown:
 
     def facts(self, shows_key: bool) -> dict[str, Any]:
         service, about = self.service, self.audience.about
-        lab = dict(re.findall("--([^ =]+)=([^ ]*)", str(about["lab"])))
+        told = str(about["lab"]).replace("--client=ADDRESS", "--per-client=")
+        lab = dict(re.findall("--([^ =]+)=([^ ]*)", told))
         if not shows_key:
             # The seed is as good as the key.
             lab.pop("seed", None)

@@ -25,7 +25,7 @@ export function mark(name) {
 
 /** Seconds as minutes, seconds and thousandths. */
 export function clock(seconds) {
-  const all = Math.max(0, seconds);
+  const all = Math.max(0, Math.round(seconds * 1000)) / 1000;
   return `${Math.floor(all / 60)}:${(all % 60).toFixed(3).padStart(6, "0")}`;
 }
 
@@ -148,23 +148,22 @@ export class Ladder {
     this.lives.forEach((life, side) => {
       set(life, { x1: side * width, x2: side * width, y1: 0, y2: bottom + 8 });
     });
-    const known = new Set(arrows.map((arrow) => arrow.serial));
+    const drawn = arrows.filter((arrow) => arrow.way);
+    const known = new Set(drawn.map((arrow) => arrow.serial));
     for (const [serial, group] of this.groups) {
       if (!known.has(serial)) {
         group.remove();
         this.groups.delete(serial);
       }
     }
-    for (const arrow of arrows) {
-      if (arrow.way) this.drawArrow(arrow, middles, width);
-    }
+    for (const arrow of drawn) this.drawArrow(arrow, middles, width);
   }
 
   drawArrow(arrow, middles, width) {
     const top = middles.get(`${arrow.serial}`);
     const low = middles.get(`${arrow.serial}+`) ?? top + this.rem * 0.3;
     const [from, to] = arrow.way === 1 ? [0, width] : [width, 0];
-    const shown = `${top} ${low} ${width} ${this.rem} ${arrow.actions}`;
+    const shown = `${top} ${low} ${from} ${to} ${this.rem} ${arrow.actions}`;
     let group = this.groups.get(arrow.serial);
     if (group?.shown === shown) return;
     if (!group) {

@@ -132,6 +132,7 @@ function showServices() {
       button.addEventListener("click", () => {
         Object.assign(page, { open: index, only: "", fresh: 0 });
         show();
+        at("services").children[index].focus();
       });
       return button;
     }),
@@ -190,7 +191,7 @@ function showTotals() {
     ...tiles.map(([name, count, part, className]) => {
       const tile = element("div", count ? className ?? "" : "");
       tile.append(element("dt", "", name), element("dd", "", number.format(count)));
-      if (part) tile.append(element("span", "share", part));
+      if (part) tile.append(element("dd", "share", part));
       return tile;
     }),
   );
@@ -262,12 +263,13 @@ function showClients() {
   const known = new Map([...body.children].map((row) => [row.serial, row]));
   const rows = clients.map((client) => {
     const row = known.get(client.serial) ?? makeRow(client);
+    known.delete(client.serial);
     fillRow(row, client, places, used);
     return row;
   });
-  if (rows.length !== body.children.length || rows.some((row, index) => body.children[index] !== row)) {
-    body.replaceChildren(...rows);
-  }
+  // A row that stays is not moved: it would lose the focus, and a click that has begun.
+  known.forEach((row) => row.remove());
+  rows.forEach((row, index) => body.children[index] === row || body.insertBefore(row, body.children[index]));
   [...at("columns").children].slice(1).forEach((cell, index) => (cell.hidden = !used[index]));
   say("met", `${number.format(service().met)} so far`);
   at("everyone").setAttribute("aria-pressed", !page.only);
