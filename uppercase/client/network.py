@@ -222,9 +222,11 @@ async def open_connection(
         await addresses_of(server, reactor)
         raise explain(socket.gaierror(0, str(error)), server) from error
     except twisted_error.ConnectError as error:
-        # OSError makes the subclass that the number means.
+        # OSError makes the subclass that the number means. Under epoll Twisted has none for an ICMP
+        # that is there at once, as of this machine's own firewall.
         number = getattr(error, "osError", None) or 0
-        said = OSError(number, os.strerror(number) if number else str(error))
+        why = os.strerror(number) if number else "refused by a firewall or a router"
+        said = OSError(number, why)
         silent = isinstance(error, twisted_error.TimeoutError)
         raise explain(TimeoutError() if silent else said, server, CONNECT_TIMEOUT) from error
     if interfaces.ITCPTransport.providedBy(lowest.transport):

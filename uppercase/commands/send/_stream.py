@@ -287,9 +287,7 @@ class Filter(ClientProtocol):
 
     def _silent(self) -> None:
         """End TLS; a reply that crosses that is an error, never lost. Or end for the silence."""
-        if self._sending is _Sending.GOODBYE:
-            self._end(None)
-        elif self._owed_nothing_but_the_end():
+        if self._owed_nothing_but_the_end():
             self._sending = _Sending.GOODBYE
             self.transport.loseConnection()
         else:
