@@ -27,6 +27,7 @@ from tests.client.in_reactor import in_reactor
 from tests.commands.command import Outcome, Piped, environment, run_process
 from tests.packaging.environments import make_environment, needed
 from uppercase.__main__ import main
+from uppercase.commands.scaffold import _FILES
 from uppercase.registry.doctor import diagnose
 from uppercase.testing import check
 
@@ -670,6 +671,19 @@ def test_new_refuses_what_exists_and_what_is_no_name(here: Path, within: Within)
         assert reason in made.stderr
         assert made.stderr.count("\n") == 1
     assert sorted(path.name for path in here.iterdir()) == ["mine.py", "taken"]
+
+
+def test_new_leaves_no_half_project_that_would_be_in_the_way(
+    here: Path, within: Within, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full, then there is room."""
+    with monkeypatch.context() as full:
+        full.setitem(_FILES, "a" * 999, None)
+        made = within("new", "rot47")
+    assert made.status == 2
+    assert made.stderr == "uppercase: cannot write the folder 'rot47': File name too long\n"
+    assert [path.name for path in here.iterdir()] == ["mine.py"]
+    assert within("new", "rot47").status == 0
 
 
 @in_reactor

@@ -37,7 +37,7 @@ from uppercase.services._stopping import STOP_GRACE
 from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import share
 from uppercase.services.supervisor import Generation, Supervisor
-from uppercase.services.worker import REPORTS, Assignment, State, Worker, _inherit, report
+from uppercase.services.worker import _DUMP, REPORTS, Assignment, State, Worker, _inherit, report
 
 
 def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
@@ -236,8 +236,12 @@ def test_a_reload_does_not_serve_another_protocol_on_the_sockets() -> None:
 
 
 def test_a_worker_has_the_time_to_end_that_one_process_has() -> None:
-    """Its last replies and what coroutines clean up come before it is killed."""
-    assert LAST_WORD + CLEANING_UP < supervisor._OVERTIME < STOP_GRACE
+    """Its last replies and what coroutines clean up come before it is killed.
+
+    So does its end before that of the supervisor, even if it says nothing, as one that was stopped.
+    """
+    assert LAST_WORD + CLEANING_UP < supervisor._OVERTIME
+    assert supervisor._OVERTIME + _DUMP < STOP_GRACE
 
 
 class Hung(Worker):

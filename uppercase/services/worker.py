@@ -76,7 +76,9 @@ _LAST_OUTPUT: Final = 0.5
 """Seconds to wait for a worker's last output after its end; a program that it has started may hold
 the pipe open forever."""
 
-_DUMP: Final = 1.0  # Seconds that a hanging worker has to say where.
+_DUMP: Final = 0.25
+"""Seconds that a hanging worker has to say where; one that was stopped cannot, and has to be gone
+before the supervisor's own time to end is over."""
 
 _OUTPUT: Final = {1: LogLevel.info, 2: LogLevel.warn}
 """The levels at which a worker's standard output and error are logged."""

@@ -4,9 +4,11 @@ In a template `$$` is a dollar sign. The tests install and test the projects.
 """
 
 import keyword
+from contextlib import ExitStack
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
+from shutil import rmtree
 from string import Template
 from typing import Final
 
@@ -63,15 +65,19 @@ def write_project(name: str, *, is_async: bool = False, stream: bool = False) ->
     written = []
     try:
         root.mkdir()
-        for path, template in _FILES.items():
-            file = root / Template(path).substitute(values)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            text = ""
-            if template is not None:
-                source = files(__name__) / f"{Template(template).substitute(values)}.in"
-                text = Template(source.read_text("utf-8")).substitute(values)
-            file.write_text(text, encoding="utf-8")
-            written.append(str(file))
+        with ExitStack() as incomplete:
+            # Half a project would be in the way of the whole one.
+            incomplete.callback(rmtree, root)
+            for path, template in _FILES.items():
+                file = root / Template(path).substitute(values)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                text = ""
+                if template is not None:
+                    source = files(__name__) / f"{Template(template).substitute(values)}.in"
+                    text = Template(source.read_text("utf-8")).substitute(values)
+                file.write_text(text, encoding="utf-8")
+                written.append(str(file))
+            incomplete.pop_all()
     except FileExistsError:
         raise UserError(
             f"a file or folder named {name!r} is here already; choose another name"
