@@ -11,20 +11,18 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from uppercase.commands._options import FILE, require_matplotlib
-from uppercase.commands.group import section
+from uppercase.commands.group import Function, section
 from uppercase.core.values import printable
 from uppercase.errors import UserError, install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 SCHEMA: Final = 1
 """The version of the objects: it grows when a key changes its meaning or is removed."""
@@ -125,7 +123,7 @@ Panel = Callable[["Axes"], None]
 """Draws one diagram of a picture."""
 
 
-def plot(text: str) -> Callable[[_Function], _Function]:
+def plot(text: str) -> Callable[[Function], Function]:
     """Return the decorator that passes `plot`, a path or None, to a command."""
     endings = ", ".join(_ENDINGS)
     return section("Output")("--plot", FILE, f"{text}  [{endings}]", callback=_check_plot)

@@ -215,7 +215,7 @@ def _read_plain() -> bytes | None:
 def _notice(target: Target) -> Iterator[None]:
     """Tell a person what takes so long."""
     timer = threading.Timer(_CONNECT_NOTICE, say, [f"connecting to {target} ..."])
-    if sys.stderr is not None and sys.stderr.isatty():
+    if sys.stderr.isatty():
         timer.start()
     try:
         yield
