@@ -20,13 +20,13 @@ from uppercase.commands import CHUNK, OK, write_all
 from uppercase.commands._options import SIZE, transform_names
 from uppercase.commands.group import OTHER, Command, Group, Option, completer, say, section
 from uppercase.core.framing import FRAMINGS, choose_framing, framing_summaries, make_framer
+from uppercase.core.pipeline import Pipeline
 from uppercase.core.values import printable
 from uppercase.errors import FramingError, TransformError, UppercaseError, UserError, suggest
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT, SLOW_CALL
 
 if TYPE_CHECKING:
     from uppercase.awaiting import Waiter
-    from uppercase.core.pipeline import Pipeline
     from uppercase.testing import Law
 
 _WRONG: Final = 1
@@ -201,7 +201,6 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
         uppercase transforms try mymodule:reverse --framing line < in.txt
     """
     from uppercase.awaiting import Waiter
-    from uppercase.core.pipeline import Pipeline
     from uppercase.registry import listing
 
     if sys.stdin is None or sys.stdout is None:
@@ -222,7 +221,7 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
     return OK
 
 
-def _outputs(chain: "Pipeline", framing: str, max_length: int, waiter: "Waiter") -> Iterator[bytes]:
+def _outputs(chain: Pipeline, framing: str, max_length: int, waiter: "Waiter") -> Iterator[bytes]:
     """Return what comes of standard input; a chain that can stream need not wait for its end."""
 
     def reply(message: bytes) -> bytes:
