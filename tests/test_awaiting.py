@@ -72,6 +72,20 @@ def test_what_is_cancelled_before_it_has_begun_is_begun_and_ended() -> None:
     assert failed == [CancelledError]
 
 
+@pytest.mark.parametrize("turns", range(5))
+def test_a_stop_goes_on_however_far_the_cancelled_have_come_to_their_end(turns: int) -> None:
+    async def program() -> None:
+        started = start(asyncio.Event().wait())
+        started.addErrback(lambda _: None)
+        await asyncio.sleep(0)
+        started.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await cancelled_have_ended().asFuture(asyncio.get_running_loop())
+
+    asyncio.run(program())
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_coroutine_that_goes_on_after_its_cancellation_is_told_of(
     count: int, monkeypatch: pytest.MonkeyPatch

@@ -188,7 +188,8 @@ def cancelled_have_ended() -> Deferred[None]:
                 seconds=CLEANING_UP,
             )
 
-    return start(asyncio.wait(_cancelled, timeout=CLEANING_UP)).addCallback(report)
+    # A copy: it is looked at a turn later, when all of them may have ended.
+    return start(asyncio.wait({*_cancelled}, timeout=CLEANING_UP)).addCallback(report)
 
 
 class Waiter:

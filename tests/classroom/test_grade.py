@@ -227,7 +227,7 @@ class Faulty:
 class Quitting:
     @check("quits")
     def quits(self, trial: Trial) -> None:
-        raise SystemExit(0)
+        raise SystemExit
 
 @exercise("empty", "has no check")
 class Empty:
@@ -297,7 +297,7 @@ def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[st
     assert "Traceback" not in done.stderr
     done = run_process("grade", "quitting", "--", "true", env=plugins)
     assert done.status == 2
-    assert "'quits' of quitting failed by itself, not the program: SystemExit" in done.stderr
+    assert "'quits' of quitting failed by itself, not the program: SystemExit\n" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
-from twisted.internet.error import ConnectionDone, ConnectionLost, NoRouteError
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, NoRouteError
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.main import CONNECTION_DONE
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -481,6 +482,13 @@ async def test_an_address_keeps_its_scope() -> None:
 
 
 @in_reactor
+async def test_an_address_is_not_looked_up() -> None:
+    """That needs a thread, which there may not be, and is told 0.3 s late that nothing listens."""
+    endpoint: Any = endpoint_for(Target("127.0.0.1", 9), cast(Any, reactor))
+    assert isinstance(endpoint, TCP4ClientEndpoint)
+
+
+@in_reactor
 async def test_datagrams_have_no_session_and_no_exchange() -> None:
     """A TCP server on the same port is not taken for it."""
     for begin in (connect, lambda server: exchange(server, b"hello")):
@@ -601,4 +609,8 @@ async def test_what_the_system_says_is_said_as_it_says_it(monkeypatch: pytest.Mo
     refused = mock.Mock(side_effect=NoRouteError(errno.ENETUNREACH, "Network is unreachable"))
     monkeypatch.setattr("uppercase.client.network._connect", refused)
     with pytest.raises(NetworkError, match=r"cannot reach \S+ \S+: Network is unreachable$"):
+        await open_connection(Target("127.0.0.1", 7), Reader(), cast(Any, reactor))
+    # So Twisted says under epoll that an ICMP was there at once.
+    refused.side_effect = ConnectError(string=Failure(CONNECTION_DONE))
+    with pytest.raises(NetworkError, match=r"cannot reach \S+ \S+: refused by a firewall or a rou"):
         await open_connection(Target("127.0.0.1", 7), Reader(), cast(Any, reactor))

@@ -3,6 +3,8 @@
 import errno
 import resource
 import socket
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
+from tests.commands.certificates import make_certificate
 from tests.drawing import CHARACTER
 from uppercase.client.target import (
     TLS,
@@ -153,6 +156,15 @@ def test_each_datagram_socket_has_a_port_of_its_own() -> None:
             assert one.getpeername()[:2] == (server.host, server.port)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is so")
+@pytest.mark.parametrize(("host", "option"), [("127.0.0.1", (0, 10)), ("::1", (41, 23))])
+def test_a_datagram_may_be_cut_on_its_way(host: str, option: tuple[int, int]) -> None:
+    """A path with less room than the first link, such as a VPN, is no error."""
+    target = Target(host, 7, udp=True)
+    with connect_udp(target, resolve(target)[0]) as datagrams:
+        assert datagrams.getsockopt(*option) == 0  # no discovery of the path's MTU
+
+
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
@@ -191,6 +203,22 @@ def test_an_address_that_answers_nothing_is_given_up_in_time(
         pytest.raises(NetworkError, match=r"did not answer within 0\.3 s"),
     ):
         connect_tcp(Target(port=server.port))
+
+
+def test_an_address_that_answers_nothing_leaves_time_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as IPv6's where a network has it in name only. It is not waited for again."""
+    monkeypatch.setattr("uppercase.commands.bench._plan.CONNECT_TIMEOUT", 4.0)
+    tls = TLS(ca=str((certificate := make_certificate(tmp_path)).path))
+    with deaf_listener() as deaf, tcp_server(wrap=certificate.wrap) as server:
+        addresses = [resolve(Target(port=each.port))[0] for each in (deaf, server)]
+        monkeypatch.setattr("uppercase.commands.bench._plan.resolve", lambda _: addresses)
+        started = time.monotonic()
+        for connection in next(connect(Target(tls=tls), 4)):
+            assert connection.getpeername() == (server.host, server.port)
+            connection.close()
+        assert 2 <= time.monotonic() - started < 7
 
 
 def test_a_unix_socket_that_is_not_there_is_said_so(tmp_path: Path) -> None:

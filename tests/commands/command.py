@@ -267,7 +267,10 @@ def _in_the_tests_reactor() -> Iterator[None]:
         # What the reactor is in the middle of when it is done is not left undone.
         return blockon(done.addBoth(lambda result: deferLater(reactor, 0, lambda: result)))
 
-    with mock.patch("uppercase.commands.running", return_value=nullcontext((reactor, wait))):
+    with ExitStack() as patched:
+        for command in ("ping", "send"):
+            running = f"uppercase.commands.{command}.running"
+            patched.enter_context(mock.patch(running, return_value=nullcontext((reactor, wait))))
         yield
 
 

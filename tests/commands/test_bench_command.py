@@ -74,6 +74,9 @@ def test_tls_is_measured_too(tmp_path: Path) -> None:
     with tcp_server(wrap=certificate.wrap) as server:
         options = ["--tls", "--ca", str(certificate.path), "--size", "100k", "--pipeline", "3"]
         assert bench(*options, "--connections", "2", server.address).status == 0
+    with tcp_server(host="::1", wrap=certificate.wrap) as server:
+        # The scope of an address is no part of a certificate.
+        assert bench(*options, f"[::1%1]:{server.port}").status == 0
 
 
 def test_large_messages_are_whole() -> None:

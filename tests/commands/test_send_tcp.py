@@ -382,6 +382,21 @@ def test_a_tls_reply_that_comes_after_the_goodbye_is_not_lost_in_silence(
     assert "the rest is lost" in outcome.stderr
 
 
+def vanished(connection: socket.socket, server: Server) -> None:
+    connection.sendall(connection.recv(99).upper())
+    server.ended.wait(30)
+
+
+def test_a_tls_server_that_says_nothing_to_the_goodbye_may_owe_a_reply(
+    certificate: Certificate,
+) -> None:
+    """As one that the network does not reach any more."""
+    with tcp_server(vanished, wrap=certificate.wrap) as server:
+        outcome = run("send", "--tls", "--insecure", "-W1s", server.address, data=b"hello")
+    assert (outcome.status, outcome.stdout) == (1, b"HELLO")
+    assert "has not ended its replies and has been silent for 1 s (-W)" in outcome.stderr
+
+
 # Lines that are typed; what a person sees is in test_terminal.
 
 

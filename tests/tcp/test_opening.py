@@ -19,6 +19,7 @@ from twisted.python.systemd import ListenFDs
 
 from uppercase.errors import CannotListen
 from uppercase.tcp.listening import listener_of_string
+from uppercase.tcp.opening import BACKLOG
 
 
 class Echo(Protocol):
@@ -57,6 +58,29 @@ async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(
     ended = port.stopListening()
     assert not list(tmp_path.iterdir()), "at once: the reactor may not run, as at a failing start"
     await ended
+
+
+@pytest.mark.parametrize(
+    ("given", "backlog"),
+    [
+        ("tcp:0:127.0.0.1", BACKLOG),
+        ("tcp:port=0:interface=127.0.0.1", BACKLOG),
+        ("tcp:0:interface=127.0.0.1:backlog=7", 7),
+        ("tcp:0:127.0.0.1:7", 7),
+        ("unix:na\\:me:660:lockfile=0", BACKLOG),
+        ("unix:name:660:7", 7),
+        ("unix:name:660:lockfile=0:backlog=7", 7),
+    ],
+)
+def test_as_many_clients_may_wait_as_the_string_says_by_name_or_by_place(
+    given: str, backlog: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[int] = []
+    monkeypatch.setattr(socket.socket, "listen", lambda _, number: asked.append(number))
+    endpoint: Any = listener_of_string(installed, given).endpoint
+    endpoint.open().release()
+    assert asked == [backlog]
 
 
 FAILS_FOR_ANOTHER = (

@@ -85,6 +85,22 @@ async def test_a_wildcard_port_answers_from_the_address_that_was_asked() -> None
         assert await in_thread(ask, "::1", port.getHost().port, b"hello") == b"HELLO"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there")
+async def test_an_address_that_is_ours_by_a_route_alone_answers() -> None:
+    """As `ip -6 route add local 2001:db8::/64 dev lo` gives a machine a whole network."""
+    with served(Responder(applied()), "::") as port, client("::1") as peer:
+        peer.bind(("::1", 0))
+        asked = Destination("2001:db8::1", port.getHost().port)
+        assert port.batches.send(b"HELLO", Origin.of(peer.getsockname(), asked)) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is so")
+async def test_a_reply_may_be_cut_on_its_way() -> None:
+    for host, option in (("127.0.0.1", (0, 10)), ("::1", (41, 23))):
+        with served(host=host) as port, socket.socket(fileno=os.dup(port.fileno())) as sock:
+            assert sock.getsockopt(*option) == 0  # no discovery of the path's MTU
+
+
 async def test_a_wildcard_port_serves_its_own_family_only() -> None:
     """So 0.0.0.0 and :: can have the same port number side by side."""
     with served(host="::") as six, served(host="0.0.0.0", number=six.getHost().port) as four:

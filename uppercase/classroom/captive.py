@@ -351,7 +351,6 @@ _HEAD: Final = KIB
 
 _BEAT: Final = 0.05  # Seconds between two looks at how late the event loop is.
 
-
 _BUSY: Final = 30.0  # Seconds for a service to begin or to end: two, but machines are busy.
 
 

@@ -23,7 +23,7 @@ from uppercase.classroom.captive import ObservedService, Program, listens
 from uppercase.classroom.record import Row
 from uppercase.classroom.timeline import Timeline
 from uppercase.core.values import printable
-from uppercase.errors import PluginError, UserError, suggest, text_of
+from uppercase.errors import PluginError, UserError, kind_of, suggest
 from uppercase.limits import MIB
 
 _GLANCE: Final = 0.25  # Seconds between two looks at whether a client's silence is over.
@@ -46,7 +46,6 @@ starved run is repeated."""
 STARVED: Final = 0.35
 """Seconds by which our service may be late: half of what a program can spare that waits a second
 for replies that the exercises hold back for at most 0.3 s."""
-
 
 RECORD: Final = 8 * MIB
 """Bytes of a run's record: some 40,000 events, which a flood has within seconds, and then is over.
@@ -360,7 +359,7 @@ def _examine(exercise: Exercise, check: Check, trial: Trial) -> Mark:
     except (Exception, SystemExit) as error:
         raise PluginError(
             f"the check {check.name!r} of {exercise.name} failed by itself, not the program: "
-            f"{type(error).__name__}: {text_of(error)}"
+            f"{kind_of(error)}"
         ) from error
     seconds, starved = time.monotonic() - begin, trial.late > STARVED
     return Mark(check, not sentence, sentence, seconds, starved, trial.timeline)

@@ -22,7 +22,6 @@ from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.main import CONNECTION_LOST
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
-from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -58,19 +57,12 @@ _TURN: Final = 64
 """Datagrams that are read before the reactor has its turn again."""
 
 
-class ClientProtocol(TimeoutMixin, Protocol):
-    """A protocol that `open_connection` connects.
-
-    Those that time something out have a `clock`; those that are a producer wait for `room`.
-    """
+class ClientProtocol(Protocol):
+    """A protocol that `open_connection` connects; one that is a producer waits for `room`."""
 
     transport: Any
-    clock: interfaces.IReactorTime
     room: Deferred[None] | None = None
     """Fires when the transport takes more; None while it does."""
-
-    def callLater(self, period: float, func: Callable[[], None]) -> interfaces.IDelayedCall:
-        return self.clock.callLater(period, func)
 
     def writeConnectionLost(self) -> None:
         """Hear, if it is an `IHalfCloseableProtocol`, that our side has been ended."""
@@ -230,9 +222,11 @@ async def open_connection(
         await addresses_of(server, reactor)
         raise explain(socket.gaierror(0, str(error)), server) from error
     except twisted_error.ConnectError as error:
-        # OSError makes the subclass that the number means.
+        # OSError makes the subclass that the number means. Under epoll Twisted has none for an ICMP
+        # that is there at once, as of this machine's own firewall.
         number = getattr(error, "osError", None) or 0
-        said = OSError(number, os.strerror(number) if number else str(error))
+        why = os.strerror(number) if number else "refused by a firewall or a router"
+        said = OSError(number, why)
         silent = isinstance(error, twisted_error.TimeoutError)
         raise explain(TimeoutError() if silent else said, server, CONNECT_TIMEOUT) from error
     if interfaces.ITCPTransport.providedBy(lowest.transport):
@@ -282,8 +276,9 @@ def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientE
                 f"{_UNIX_PATH_MAX}; change to its folder and name it from there"
             )
         return endpoints.UNIXClientEndpoint(reactor, target.unix, CONNECT_TIMEOUT)
-    # A look-up would lose the scope of an address.
-    family = socket.AF_INET6 if ":" in target.host else target.family
+    # A look-up would lose the scope of an address, and take a thread and 0.3 s to be refused.
+    literal = ":" in target.host or (isIPAddress(target.host) and not target.family)
+    family = family_of(target.host) if literal else target.family
     maker = _FAMILIES.get(family, endpoints.HostnameEndpoint)
     return maker(reactor, target.host, target.port, CONNECT_TIMEOUT)  # type: ignore[no-any-return]
 
@@ -298,10 +293,7 @@ def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
 
 def at_peer(target: Target, address: Any) -> Target:
     """Return the target by the address that its connection has led to."""
-    if target.unix is not None:
-        return target
-    # The family spares it Twisted's search among addresses, which takes 0.3 s to be refused.
-    return replace(target, host=address.host, family=family_of(address.host))
+    return target if target.unix is not None else replace(target, host=address.host)
 
 
 def explain_loss(server: Target, error: BaseException | None) -> NetworkError | UserError:

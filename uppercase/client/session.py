@@ -24,8 +24,9 @@ from typing import Any, Final, cast
 from twisted.internet.defer import CancelledError, Deferred, DeferredQueue, fail
 from twisted.internet.defer import TimeoutError as Silence
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
+from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 
 from uppercase.client.network import (
@@ -63,7 +64,7 @@ _PORT_TRIES: Final = 64
 it is below 1e-30."""
 
 
-class Session(ClientProtocol):
+class Session(TimeoutMixin, ClientProtocol):
     """A framed conversation; made by `uppercase.client.connect`.
 
     Requests may overlap: `ask` sends at once and replies come in order. If none comes for the
@@ -73,7 +74,7 @@ class Session(ClientProtocol):
     def __init__(
         self, name: str, framing: str, max_length: int, timeout: float, clock: IReactorTime
     ) -> None:
-        self.clock = clock
+        self._clock = clock
         self._name = name
         self._timeout = timeout
         self._framing = framing
@@ -145,6 +146,9 @@ class Session(ClientProtocol):
         # Before what is owed fails: whoever hears of that may close the session.
         self._lost.callback(None)
         self._end(_explain(self._name, reason))
+
+    def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
+        return self._clock.callLater(period, func)
 
     def timeoutConnection(self) -> None:
         """Break off what is silent, or does not end when it has been closed."""

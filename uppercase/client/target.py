@@ -13,7 +13,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
-from uppercase.core.values import host_address, parse_port, printable_address
+from uppercase.core.values import (
+    allow_fragments,
+    host_address,
+    parse_port,
+    printable_address,
+)
 from uppercase.errors import BadValue, ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
 
@@ -174,6 +179,7 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
         with ExitStack() as opened:
             datagrams = opened.enter_context(socket.socket(address.family, socket.SOCK_DGRAM))
             datagrams.setblocking(False)
+            allow_fragments(datagrams)
             datagrams.connect(address.sockaddr)
             opened.pop_all()
     except OSError as error:

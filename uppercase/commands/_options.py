@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from uppercase.client.target import TLS, parse_target
-from uppercase.commands.group import completer, section
+from uppercase.commands.group import Function, completer, section
 from uppercase.core.values import (
     parse_count,
     parse_duration,
@@ -30,9 +30,6 @@ from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIME
 
 if TYPE_CHECKING:
     from uppercase.lab import LabOption
-
-_T = TypeVar("_T")
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(eq=False)
@@ -100,7 +97,7 @@ _SERVER: Final = (
 )
 
 
-def server(command: Callable[..., _T]) -> Callable[..., _T]:
+def server(command: Callable[..., int]) -> Callable[..., int]:
     """Give a command the address and its options; the command is passed `target`.
 
     Its `timeout` is what was given, else what suits the protocol.
@@ -119,7 +116,7 @@ def server(command: Callable[..., _T]) -> Callable[..., _T]:
         insecure: bool,
         timeout: float | None,
         **options: Any,
-    ) -> _T:
+    ) -> int:
         if len(addresses) > 1:
             host, port, *_ = addresses
             likely = "one address is accepted"
@@ -155,7 +152,7 @@ def server(command: Callable[..., _T]) -> Callable[..., _T]:
     return with_target
 
 
-def judgement(command: _Function) -> _Function:
+def judgement(command: Function) -> Function:
     """Pass `expect`, the transforms that the server applies, and `max_loss` to a command."""
     max_loss = _judgement(
         "--max-loss",
@@ -230,16 +227,16 @@ def transform_names() -> Mapping[str, str]:
 _UNANSWERED: Final = "How long a reply may take: after this it is late, or lost if none comes."
 
 
-def timeout(title: str, text: str = _UNANSWERED) -> Callable[[_Function], _Function]:
+def timeout(title: str, text: str = _UNANSWERED) -> Callable[[Function], Function]:
     """Return the decorator that passes `timeout` in this section of the help."""
     default = f"{UDP_TIMEOUT:g}s for UDP, else {REPLY_TIMEOUT:g}s"
     return section(title)("-W", "--timeout", DURATION.positive, text, show_default=default)
 
 
-def lab(rows: "Mapping[str, LabOption]") -> Callable[[_Function], _Function]:
+def lab(rows: "Mapping[str, LabOption]") -> Callable[[Function], Function]:
     """Return the decorator that passes each option of a lab, as text or None."""
 
-    def decorate(command: _Function) -> _Function:
+    def decorate(command: Function) -> Function:
         for row in reversed([*rows.values()]):
             text = f"{row.text[0].upper()}{row.text[1:]}."
             command = section("Lab")(f"--{row.name}", str, text, metavar=row.metavar)(command)

@@ -11,20 +11,18 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from uppercase.commands._options import FILE, require_matplotlib
-from uppercase.commands.group import section
+from uppercase.commands.group import Function, section
 from uppercase.core.values import printable
 from uppercase.errors import UserError, install
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 SCHEMA: Final = 1
 """The version of the objects: it grows when a key changes its meaning or is removed."""
@@ -80,8 +78,7 @@ def bins(counted: Mapping[float, int], number: int = 16) -> tuple[list[float], l
     if low == high:
         number = 1
     if low > 0 and high / low > _DECADE:
-        ratio = (high / low) ** (1 / number)
-        edges = [low * ratio**index for index in range(number)]
+        edges = [low * (high / low) ** (index / number) for index in range(number)]
     else:
         edges = [low + (high - low) * index / number for index in range(number)]
     heights = [0] * number
@@ -126,7 +123,7 @@ Panel = Callable[["Axes"], None]
 """Draws one diagram of a picture."""
 
 
-def plot(text: str) -> Callable[[_Function], _Function]:
+def plot(text: str) -> Callable[[Function], Function]:
     """Return the decorator that passes `plot`, a path or None, to a command."""
     endings = ", ".join(_ENDINGS)
     return section("Output")("--plot", FILE, f"{text}  [{endings}]", callback=_check_plot)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
 from uppercase import lab as labs
-from uppercase.commands import NETWORK, OK, _options
+from uppercase.commands import NETWORK, OK, _options, running
 from uppercase.commands._options import (
     COUNT,
     DURATION,
@@ -24,11 +24,9 @@ from uppercase.commands._options import (
     require_matplotlib,
     transform_names,
 )
-from uppercase.commands.group import Command, completer, say, section
+from uppercase.commands.group import Command, Function, completer, say, section
 from uppercase.core.values import host_address
 from uppercase.errors import UserError, install
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _FATES: Final = 20
 """Lines of an answer key: what fits on a screen or a sheet of paper."""
@@ -64,7 +62,7 @@ _PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
 _ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
 
 
-def _preset(text: str, *kinds: Any) -> Callable[[_Function], _Function]:
+def _preset(text: str, *kinds: Any) -> Callable[[Function], Function]:
     known = {name: lab.summary for kind in kinds for name, lab in kind.items()}
     complete = completer(lambda: known)
     return _lab("--lab", str, text, metavar="PRESET", shell_complete=complete)
@@ -173,7 +171,6 @@ def run(
     from uppercase.classroom.picture import save_timeline
     from uppercase.classroom.record import look_for_writer
     from uppercase.classroom.timeline import Timeline, draw_text
-    from uppercase.commands import running
 
     _look_for_folders(timeline, record)
     if record is not None:
@@ -206,14 +203,14 @@ def run(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="What a service's --record=FILE wrote.",
 )
-@_drawing("--client", str, "Only this client.", metavar="ADDRESS", default="")
+@_drawing("--client", str, "Only this client.", metavar="ADDRESS")
 @_drawing(
     "-o",
     "--output",
     _PICTURE,
     f"Write the timeline to this file, as {_ACCEPTED}; without it, print it as text.",
 )
-def timeline(record: Path, client: str, output: Path | None) -> None:
+def timeline(record: Path, client: str | None, output: Path | None) -> None:
     """Draw what a service did: an arrow for each datagram, time downward.
 
     Examples:
@@ -228,7 +225,7 @@ def timeline(record: Path, client: str, output: Path | None) -> None:
 
     with record.open("rb") as file:
         about, rows, problem = read_record(file, str(record))
-    drawn = Timeline.of(about, rows, client)
+    drawn = Timeline.of(about, rows, client or "")
     _save(output, partial(save_timeline, drawn))
     if output is None:
         click.echo("\n".join(draw_text(drawn)))
@@ -347,7 +344,6 @@ def grade(
     from uppercase.classroom.exercises import find_exercise
     from uppercase.classroom.grade import Mark, Trial
     from uppercase.classroom.grade import grade as examine
-    from uppercase.commands import running
 
     if listed:
         return _list()

@@ -24,7 +24,6 @@ PAGES: Final = ("uppercase", "twistd-uppercase-tcp", "twistd-uppercase-udp", "tw
 COMPLETE_TWISTD: Final = "_UPPERCASE_COMPLETE_TWISTD"
 """The variable by which a script asks for completions of a `twistd` command line."""
 
-
 # Some groffs print typographic signs for some of ASCII's, which no shell takes for those.
 _SIGNS: Final = str.maketrans(
     {"\\": r"\e", "-": r"\-", '"': r"\(dq", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}

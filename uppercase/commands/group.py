@@ -57,7 +57,8 @@ _EXAMPLES: Final = "Examples:\n"
 _COLUMNS: Final = 64
 """Where an option and its text have less room than this together, the text stands below."""
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
+"""What a decorator takes and returns: a command."""
 
 
 def completer(values: Callable[[], Mapping[str, str]]) -> Any:
@@ -81,20 +82,18 @@ class Option(click.Option):
         extra = super().get_help_extra(ctx)
         if isinstance(self.show_default, str):
             extra["default"] = self.show_default
-        elif self.default == "":
-            del extra["default"]
         if "range" in extra:
             extra["range"] = extra["range"].replace("<=x<=", " to ")
         return extra
 
 
-def section(title: str) -> Callable[..., Callable[[_Function], _Function]]:
+def section(title: str) -> Callable[..., Callable[[Function], Function]]:
     """Return the decorator for options of one section.
 
     It takes an option's names, its type (`bool` for a flag), its help, and what `Option` takes.
     """
 
-    def option(*given: Any, **attributes: Any) -> Callable[[_Function], _Function]:
+    def option(*given: Any, **attributes: Any) -> Callable[[Function], Function]:
         *names, kind, text = given
         known = {"is_flag": True} if kind is bool else {"type": kind}
         return click.option(*names, cls=Option, section=title, help=text, **known, **attributes)

@@ -6,7 +6,6 @@ Each command imports what it needs when it runs: the listing must not pay for th
 import json
 import os
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
@@ -21,13 +20,13 @@ from uppercase.commands import CHUNK, OK, write_all
 from uppercase.commands._options import SIZE, transform_names
 from uppercase.commands.group import OTHER, Command, Group, Option, completer, say, section
 from uppercase.core.framing import FRAMINGS, choose_framing, framing_summaries, make_framer
+from uppercase.core.pipeline import Pipeline
 from uppercase.core.values import printable
 from uppercase.errors import FramingError, TransformError, UppercaseError, UserError, suggest
 from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT, SLOW_CALL
 
 if TYPE_CHECKING:
     from uppercase.awaiting import Waiter
-    from uppercase.core.pipeline import Pipeline
     from uppercase.testing import Law
 
 _WRONG: Final = 1
@@ -202,7 +201,6 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
         uppercase transforms try mymodule:reverse --framing line < in.txt
     """
     from uppercase.awaiting import Waiter
-    from uppercase.core.pipeline import Pipeline
     from uppercase.registry import listing
 
     if sys.stdin is None or sys.stdout is None:
@@ -223,7 +221,7 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
     return OK
 
 
-def _outputs(chain: "Pipeline", framing: str, max_length: int, waiter: "Waiter") -> Iterator[bytes]:
+def _outputs(chain: Pipeline, framing: str, max_length: int, waiter: "Waiter") -> Iterator[bytes]:
     """Return what comes of standard input; a chain that can stream need not wait for its end."""
 
     def reply(message: bytes) -> bytes:
@@ -267,22 +265,21 @@ def check(name: str, examples: Sequence[str]) -> int:
         uppercase transforms check mymodule:shout
         uppercase transforms check base64-decode --example aGVsbG8=
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        # Hypothesis writes notes into the current directory unless it is told otherwise.
-        os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", scratch)
-        try:
-            from uppercase.testing import LAWS
-            from uppercase.testing import check as examine
-        except ImportError as error:
-            raise UserError(str(error)) from error
-        width = max(len(law.name) for law in LAWS)
+    # Hypothesis writes notes into the current folder unless it is told of another place.
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
+    try:
+        from uppercase.testing import LAWS
+        from uppercase.testing import check as examine
+    except ImportError as error:
+        raise UserError(str(error)) from error
+    width = max(len(law.name) for law in LAWS)
 
-        def tell(law: "Law", verdict: str, example: str) -> None:
-            click.echo(f"{verdict:<6}  {law.name:<{width}}  {law.promise}")
-            if example:
-                _say(f"{'':8}{example}")
+    def tell(law: "Law", verdict: str, example: str) -> None:
+        click.echo(f"{verdict:<6}  {law.name:<{width}}  {law.promise}")
+        if example:
+            _say(f"{'':8}{example}")
 
-        report = examine(name, examples=[os.fsencode(text) for text in examples], tell=tell)
+    report = examine(name, examples=[os.fsencode(text) for text in examples], tell=tell)
     if report.left_out:
         _say(report.left_out)
     if report.untried:

@@ -9,7 +9,7 @@ https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 import re
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from uppercase.errors import ProxyHeaderError
@@ -35,8 +35,8 @@ _V2_LOCAL: Final = 0x20
 _V2_PROXY: Final = 0x21
 # Address family and transport (their nibbles) -> bytes of addresses. Others must be rejected.
 _V2_ADDRESS_SIZES: Final = {0x00: 0, 0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
-_V2_TCP4: Final = struct.Struct("!4s4sHH")
-_V2_TCP6: Final = struct.Struct("!16s16sHH")
+# The addresses of TCP over IPv4 and IPv6: the client's, ours, and their ports.
+_V2_TCP: Final = {0x11: struct.Struct("!4s4sHH"), 0x21: struct.Struct("!16s16sHH")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +130,7 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
 
 
 def _v2_source(kind: int, data: bytes) -> tuple[str, int] | None:
-    if kind == 0x11:
-        address4, _, port, _ = _V2_TCP4.unpack_from(data, _V2_FIXED.size)
-        return str(IPv4Address(address4)), port
-    if kind == 0x21:
-        address6, _, port, _ = _V2_TCP6.unpack_from(data, _V2_FIXED.size)
-        return str(IPv6Address(address6)), port
-    return None
+    if kind not in _V2_TCP:
+        return None
+    address, _, port, _ = _V2_TCP[kind].unpack_from(data, _V2_FIXED.size)
+    return str(ip_address(address)), port

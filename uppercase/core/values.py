@@ -9,7 +9,9 @@ import errno
 import math
 import re
 import socket
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -22,6 +24,9 @@ LOOPBACK: Final = ("127.0.0.1", "::1")
 """Where a service listens unless told otherwise."""
 
 _EVERYWHERE: Final = ("0.0.0.0", "::")
+
+_PATH_MTU: Final = ((socket.IPPROTO_IP, 10), (socket.IPPROTO_IPV6, 23))
+"""IP_MTU_DISCOVER and IPV6_MTU_DISCOVER of Linux; the socket module has no names for them."""
 
 _SECONDS: Final = {"": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST: Final = 365 * 24 * 3600.0
@@ -66,19 +71,32 @@ def parse_interface(text: str, other: str = "") -> str:
     Only the system knows which of a network's addresses is for all of it.
     """
     try:
-        address = ip_address(text.removeprefix("[").removesuffix("]"))
+        plain = ip_address(text.removeprefix("[").removesuffix("]"))
+        address = ip_address(unmapped(str(plain)))
     except ValueError:
         why = f"got {text!r}; an interface is an IP address of this machine"
         raise BadValue(f"{why} such as 127.0.0.1 or ::1{other}") from None
     if address.is_multicast or str(address) == "255.255.255.255":
         why = f"got {text!r}, which stands for many machines"
         raise BadValue(f"{why}; an interface is an address of this machine alone{other}")
-    return unmapped(str(address))
+    return str(address)
 
 
 def family_of(host: str) -> socket.AddressFamily:
     """Return the address family of an IP address."""
     return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def allow_fragments(datagrams: socket.socket) -> None:
+    """Have a datagram that its path has no room for cut on its way, as all systems but Linux do.
+
+    Linux has it dropped instead, and so all that follow, until an ICMP says how much there is room
+    for, which a firewall may hold back; a connected socket then fails with EMSGSIZE.
+    """
+    if sys.platform == "linux":
+        for level, option in _PATH_MTU:
+            with suppress(OSError):  # IPv4 has none of IPv6's.
+                datagrams.setsockopt(level, option, 0)
 
 
 def printable(text: str, limit: int | None = None, *, keep: str = "") -> str:
@@ -350,6 +368,13 @@ def split_escaped(text: str, separator: str = ":") -> list[str]:
         else:
             fields[-1] += character
     return fields
+
+
+def has_argument(description: str, name: str, place: int) -> bool:
+    """Return whether an endpoint string has an argument, by its name or by its place, from 1."""
+    fields = split_escaped(description)[1:]
+    named = [field.partition("=")[0] for field in fields if "=" in field]
+    return name in named or len(fields) - len(named) >= place
 
 
 def unescape(field: str, only: str = "") -> str:

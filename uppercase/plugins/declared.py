@@ -10,6 +10,7 @@ import math
 import re
 from codecs import IncrementalDecoder, getincrementaldecoder
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
@@ -91,28 +92,18 @@ class Parameter(NamedTuple):
 
     def convert(self, text: str) -> Any:
         """Return the value that a text stands for."""
-        try:
-            return self._convert(text)
-        except (ValueError, KeyError):
-            raise BadArgument(
-                f"argument {self.name!r}: got {text!r}; accepted is {self._phrase}"
-            ) from None
-
-    def _convert(self, text: str) -> Any:
-        if self.choices is not None:
-            return self.choices[text]
-        if self.type is bool:
-            return _BOOLEANS[text.lower()]
-        if self.type is int:
-            if not re.fullmatch(r"[+-]?[0-9]+", text):
-                raise ValueError(text)
-            return int(text)
-        if self.type is float:
-            number = float(text)
-            if not math.isfinite(number):
-                raise ValueError(text)
-            return number
-        return text
+        with suppress(ValueError, KeyError):
+            if self.choices is not None:
+                return self.choices[text]
+            if self.type is bool:
+                return _BOOLEANS[text.lower()]
+            if self.type is str:
+                return text
+            if self.type is int and re.fullmatch(r"[+-]?[0-9]+", text):
+                return int(text)
+            if self.type is float and math.isfinite(number := float(text)):
+                return number
+        raise BadArgument(f"argument {self.name!r}: got {text!r}; accepted is {self._phrase}")
 
 
 def convert_arguments(

@@ -56,7 +56,7 @@ class Scan:
         self.folders: list[str] = []
         self.transforms: list[Found] = []
         self.problems: list[Problem] = []
-        self._by_name: Any = None
+        self._by_name: Any = lambda candidate, default: default
         with current_directory() as here, _beside(here):
             self._scan_drop_ins(thorough)
         self._scan_entry_points()
@@ -99,7 +99,7 @@ class Scan:
 
     def _take(self, label: str, candidate: Any, file: str) -> None:
         try:
-            names = None if self._by_name is None else self._by_name(candidate, None)
+            names = self._by_name(candidate, None)
             plugin = ITransformPlugin(candidate, None)
         except AttributeError as error:
             self.note(_stale(label, file) if error.name == label else from_exception(error, file))

@@ -193,51 +193,39 @@ _QUIET: Final = {events.Opened, events.Impaired, *_UNCOUNTED}
 
 def _warning(event: Event) -> tuple[str, str] | None:
     """Return a warning's kind, of which there is one per interval, and its sentence."""
+    because = _because(event)
     match event:
-        case events.Closed(outcome=outcome):
-            return (
-                f"connections closed: {outcome}",
-                f"{event.peer} was closed: {outcome}{_because(event)}",
-            )
-        case events.Refused(reason=reason):
-            return (
-                f"connections refused: {reason}",
-                f"{event.peer} was refused: {reason}{_because(event)}",
-            )
-        case events.Dropped(reason=reason):
-            return (
-                f"datagrams dropped: {reason}",
-                f"a datagram from {event.peer} was dropped: {reason}{_because(event)}",
-            )
-        case events.WouldDrop(reason=reason):
-            return (
-                f"datagrams answered on a dry run: {reason}",
-                f"a datagram from {event.peer} would have been dropped: {reason}",
-            )
-        case events.Incomplete():
+        case events.Closed(peer, outcome):
+            return f"connections closed: {outcome}", f"{peer} was closed: {outcome}{because}"
+        case events.Refused(peer, reason):
+            return f"connections refused: {reason}", f"{peer} was refused: {reason}{because}"
+        case events.Dropped(peer, reason):
+            why = f"a datagram from {peer} was dropped: {reason}{because}"
+            return f"datagrams dropped: {reason}", why
+        case events.WouldDrop(peer, reason):
+            why = f"a datagram from {peer} would have been dropped: {reason}"
+            return f"datagrams answered on a dry run: {reason}", why
+        case events.Incomplete(peer, held):
             return (
                 "lines without an end",
-                f"{event.peer} has sent {counted(event.held, 'byte')} without a line's end and "
-                "waits; --framing=segment answers programs that send none",
+                f"{peer} has sent {counted(held, 'byte')} without a line's end and waits; "
+                "--framing=segment answers programs that send none",
             )
-        case events.SlowCall(transform=transform):
+        case events.SlowCall(transform, seconds):
             return (
                 f"transform {transform}: slow",
-                f"transform {transform!r} blocked the reactor for {1000 * event.seconds:.0f} ms; "
+                f"transform {transform!r} blocked the reactor for {1000 * seconds:.0f} ms; "
                 "nobody else was served meanwhile",
             )
-        case events.AcceptFailed(error=error):
-            return (
-                f"connections not accepted: {error}",
-                f"no connection can be accepted for now: {event.detail} ({error}); new clients "
-                "wait",
-            )
-        case events.KernelDropped():
+        case events.AcceptFailed(error):
+            why = f"no connection can be accepted for now{because} ({error}); new clients wait"
+            return f"connections not accepted: {error}", why
+        case events.KernelDropped(address, count):
             return (
                 "datagrams that the system dropped",
-                f"the system dropped {counted(event.count, 'datagram')} for {event.address}, "
-                "as they came faster than we read; a larger --rcvbuf holds more, as far as the "
-                "system allows (Linux: net.core.rmem_max)",
+                f"the system dropped {counted(count, 'datagram')} for {address}, as they came "
+                "faster than we read; a larger --rcvbuf holds more, as far as the system allows "
+                "(Linux: net.core.rmem_max)",
             )
     return None
 

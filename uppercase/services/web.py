@@ -21,7 +21,7 @@ from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
 
 from uppercase.core.guards import TokenBuckets
-from uppercase.core.values import host_address
+from uppercase.core.values import has_argument, host_address
 from uppercase.errors import CannotListen, UserError, install
 from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import see_through
@@ -38,7 +38,7 @@ def on_loopback(description: str) -> str:
     kind, _, rest = description.partition(":")
     if description.isdigit():
         kind, rest = "tcp", description
-    if kind in ("tcp", "tcp6") and rest and ":interface=" not in description:
+    if kind in ("tcp", "tcp6") and rest and not has_argument(description, "interface", 2):
         loopback = "127.0.0.1" if kind == "tcp" else r"\:\:1"
         return f"{kind}:{rest}:interface={loopback}"
     return description

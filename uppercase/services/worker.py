@@ -129,7 +129,8 @@ class Worker(ProcessProtocol):
         self._status: Any = None
 
     def __str__(self) -> str:
-        return f"worker {self.number + 1} (process {self.pid})"
+        process = f" (process {self.pid})" if self.pid else ""  # It could not be started.
+        return f"worker {self.number + 1}{process}"
 
     def spawn(self, assignment: Assignment, inherited: Sequence[int]) -> None:
         """Start the process, with descriptors: of the board, then of the sockets."""

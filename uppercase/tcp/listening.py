@@ -30,7 +30,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.core.values import DeclaredPeers, printable_address, split_escaped, unescape
+from uppercase.core.values import (
+    DeclaredPeers,
+    has_argument,
+    printable_address,
+    split_escaped,
+    unescape,
+)
 from uppercase.errors import BadValue
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._quick import hub_of, prompt
@@ -63,8 +69,6 @@ _ITS_OWN_FAULT: Final = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EPROTO
 
 _OURS: Final = ("tcp:", "tcp6:", "unix:", "systemd:")
 """Endpoints of Twisted's whose sockets `opening` opens; those of other kinds open their own."""
-
-_TAKES_BACKLOG: Final = r"(tcp|tcp6|unix):(?!.*:backlog=)"
 
 _TLS_FORM: Final = "tls:12443:privateKey=key.pem:certKey=cert.pem[:extraCertChain=chain.pem]"
 _TLS_KEYS: Final = ("privateKey", "certKey", "extraCertChain", "dhParameters")
@@ -117,8 +121,7 @@ class Listener(NamedTuple):
             return f"{protocol} {printable_address(address.host, address.port)}"
         if not hasattr(address, "name"):
             return self.description  # It is of a third party's own kind.
-        name = address.name
-        return f"UNIX {os.fsdecode(name) if isinstance(name, bytes) else name}"
+        return f"UNIX {os.fsdecode(address.name)}"
 
 
 class _ListeningSocket(socket.socket):
@@ -330,7 +333,7 @@ def listener_of_string(
         context = server_context(
             key, keys.get("certKey", key), keys.get("extraCertChain"), keys.get("dhParameters")
         )
-    if re.match(_TAKES_BACKLOG, plain):
+    if plain.startswith(_OURS[:3]) and not has_argument(plain, "backlog", 3):
         plain = f"{plain}:backlog={BACKLOG}"
     if reactor is None:
         inherited: Any = None

@@ -52,7 +52,7 @@ from uppercase.core.datagram import (
     scoped,
 )
 from uppercase.core.responder import Responder
-from uppercase.core.values import cannot_listen, printable_address
+from uppercase.core.values import allow_fragments, cannot_listen, printable_address
 from uppercase.errors import TransformError
 from uppercase.limits import LOG_INTERVAL, TURN, UDP_READ_SIZE
 from uppercase.udp._batches import BATCH, batches_of, send_each
@@ -81,6 +81,7 @@ def serve(reactor: IReactorTime, sock: socket.socket, responder: Responder) -> I
         CannotListen: the address could not be bound; nothing is left open.
     """
     protocol = ResponderProtocol(responder, reactor)
+    allow_fragments(sock)
     if IReactorFDSet.providedBy(reactor):
         if responder.limits.receive_buffer:
             ask_receive_buffer(sock, responder.limits.receive_buffer)

@@ -22,7 +22,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from errno import EACCES, EINVAL
 from functools import lru_cache, partial
 from typing import Any, Final
@@ -250,6 +250,7 @@ Ancillary = list[tuple[int, int, Any]]
 _IP_PKTINFO: Final[int | None] = (
     getattr(socket, "IP_PKTINFO", 8) if sys.platform == "linux" else None
 )
+_IPV6_FREEBIND: Final = 78  # since Linux 4.15
 _IPV6_RECVPKTINFO: Final[int | None] = getattr(socket, "IPV6_RECVPKTINFO", None)
 _IPV6_PKTINFO: Final[int | None] = getattr(socket, "IPV6_PKTINFO", None)
 
@@ -267,6 +268,10 @@ def enable_destinations(sock: socket.socket) -> bool:
     wanted = []
     if sock.family == socket.AF_INET6:
         wanted.append((socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO))
+        if sys.platform == "linux":
+            # Whole networks may be this machine's by a route, without an address on an interface.
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
     if sock.family == socket.AF_INET or not sock.getsockopt(
         socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
     ):

@@ -14,7 +14,7 @@ from uppercase.classroom.exercises._clients import CLIENTS
 from uppercase.classroom.exercises._servers import SERVERS
 from uppercase.classroom.grade import Exercise
 from uppercase.core.values import printable
-from uppercase.errors import UnknownName, UserError, suggest, text_of
+from uppercase.errors import UnknownName, UserError, kind_of, suggest
 
 GROUP: Final = "uppercase.exercises"
 
@@ -33,9 +33,7 @@ def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
         try:
             loaded = entry.load()
         except (Exception, SystemExit) as error:
-            broken[entry.name] = (
-                f"{origin} cannot be loaded: {type(error).__name__}: {text_of(error)}"
-            )
+            broken[entry.name] = f"{origin} cannot be loaded: {kind_of(error)}"
             continue
         if not isinstance(loaded, Exercise):
             broken[entry.name] = (

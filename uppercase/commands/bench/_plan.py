@@ -16,10 +16,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import accumulate
-from time import monotonic
 from typing import Any, Final
 
-from uppercase.client.target import Target, connect_udp, explain, reachable, resolve
+from uppercase.client.target import (
+    Address,
+    Target,
+    connect_udp,
+    explain,
+    reachable,
+    resolve,
+)
 from uppercase.commands._options import Expect
 from uppercase.core.values import counted
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError, install
@@ -265,9 +271,10 @@ def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
             yield [connect_udp(target, address) for _ in range(connections)]
         return
     streams: list[socket.socket] = []
+    addresses = resolve(target)
     try:
         while len(streams) < connections:
-            streams.append(_connect_stream(target))
+            streams.append(_connect_stream(target, addresses))
     except (NetworkError, UserError) as error:
         for stream in streams:
             stream.close()
@@ -282,31 +289,33 @@ def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
     yield streams
 
 
-def _connect_stream(target: Target) -> socket.socket:
+def _connect_stream(target: Target, addresses: list[Address]) -> socket.socket:
     """Return a stream socket, an `ssl.SSLSocket` if the target asks for TLS.
 
-    Each address of the target is tried in turn, within `CONNECT_TIMEOUT` for all of them.
+    Each address is tried in turn, within `CONNECT_TIMEOUT` for all of them; the one that lets us in
+    is the only one left.
     """
     context = target.tls.context() if target.tls else None
-    deadline = monotonic() + CONNECT_TIMEOUT
     last_error = OSError("no address")
-    for address in resolve(target):
+    for address in addresses:
         try:
             with ExitStack() as opened:
                 connection = opened.enter_context(socket.socket(address.family))
-                # Invariant: never 0, which would mean "do not block" and fail at once.
-                connection.settimeout(max(deadline - monotonic(), 0.001))
+                connection.settimeout(CONNECT_TIMEOUT / len(addresses))
                 connection.connect(address.sockaddr)
                 if address.family != socket.AF_UNIX:
                     # A message must not wait for the acknowledgement of the one before.
                     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if context is not None:
                     # An end without TLS's own goodbye is an error: what came may be cut short.
+                    # A scope is this machine's alone.
+                    host = target.host.partition("%")[0]
                     connection = context.wrap_socket(
-                        connection, server_hostname=target.host, suppress_ragged_eofs=False
+                        connection, server_hostname=host, suppress_ragged_eofs=False
                     )
                 connection.setblocking(False)
                 opened.pop_all()
+                addresses[:] = [address]
                 return connection
         except OSError as error:
             last_error = error

@@ -176,12 +176,8 @@ class DatagramLoad(_Load):
     """
 
     def __post_init__(self) -> None:
-        workload = self.workload
-        self._messages = workload.messages
-        self._replies = workload.replies
-        self._index = workload.index
         # One byte more than any, so that a longer reply is not cut down to a correct one.
-        self._read_size = max(map(len, workload.replies)) + 1
+        self._read_size = max(map(len, self.workload.replies)) + 1
         self._unsent: deque[float] = deque()
         self._next = 0
         self._awaited: dict[int, float] = {}  # number: when it was planned
@@ -193,7 +189,7 @@ class DatagramLoad(_Load):
         self.counts.transmitted += number
 
     def flush(self) -> bool:
-        send, messages = self.connection.send, self._messages
+        send, messages = self.connection.send, self.workload.messages
         awaited, unsent = self._awaited, self._unsent
         try:
             while unsent:
@@ -213,7 +209,7 @@ class DatagramLoad(_Load):
 
     def receive(self) -> int:
         counts, awaited, recv = self.counts, self._awaited, self.connection.recv
-        timeout = self.plan.timeout
+        timeout, index = self.plan.timeout, self.workload.index
         latencies = counts.latencies.counts
         answered = 0
         try:
@@ -221,7 +217,7 @@ class DatagramLoad(_Load):
                 reply = recv(self._read_size)
                 now = self.clock()
                 counts.received_bytes += len(reply)
-                planned = awaited.pop(self._index.get(reply, -1), None)
+                planned = awaited.pop(index.get(reply, -1), None)
                 if planned is None:
                     answered += self._judge(reply, now)
                     continue
@@ -259,7 +255,7 @@ class DatagramLoad(_Load):
 
     def _judge(self, reply: bytes, now: float) -> int:
         """Take a reply that nothing awaits; return how many messages it answers."""
-        number = self._index.get(reply, -1)
+        number = self.workload.index.get(reply, -1)
         if number in self._expired:
             self.counts.latencies.counts[int((now - self._expired.pop(number)) * 1e6)] += 1
             self.counts.lost -= 1
@@ -275,7 +271,7 @@ class DatagramLoad(_Load):
             self.counts.duplicates += 1
             return 0
         blamed = self._blame()
-        self.counts.note_wrong(reply, b"" if blamed is None else self._replies[blamed])
+        self.counts.note_wrong(reply, b"" if blamed is None else self.workload.replies[blamed])
         return blamed is not None
 
     def _blame(self) -> int | None:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from uppercase.client.target import Target, reachable
-from uppercase.commands import NETWORK, OK, _options, _report, signals
+from uppercase.commands import NETWORK, OK, _options, _report, running, signals
 from uppercase.commands._options import COUNT, DURATION, SIZE, acceptable, expectation
 from uppercase.commands.group import Command, say, section
 from uppercase.commands.ping._tracker import (
@@ -107,7 +107,6 @@ def ping(
         )
     probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
-    from uppercase.commands import running
     from uppercase.commands.ping._run import DatagramRun, Run, StreamRun
 
     with running() as (reactor, wait):
@@ -117,9 +116,8 @@ def ping(
             tracker = Tracker(probes, timeout)
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
             times = schedule(interval, count, deadline)
-            make: Callable[..., Run]
-            make = partial(DatagramRun, address=address) if address else StreamRun
-            run = make(reactor, target, tracker, times, deadline, display)
+            given = reactor, target, tracker, times, deadline, display
+            run: Run = DatagramRun(*given, address) if address else StreamRun(*given)
             wait(run.open())
             if address is addresses[0] and not as_json:
                 what = f"{size} bytes, expecting {' then '.join(expect)}"

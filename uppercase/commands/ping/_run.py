@@ -91,15 +91,14 @@ class Run(ABC):
         planned = self._next_planned()
         try:
             while not self._ended and (now := monotonic()) < over:
-                if planned is not None and planned <= now:
+                if planned <= now:
                     self.send(self.tracker.send(monotonic()))
                     planned = self._next_planned()
                 self._expire(now)
-                expiry = self.tracker.next_expiry
-                if planned is None and expiry is None:
+                wake = min(planned, self.tracker.next_expiry)
+                if wake == inf:
                     break
-                wake = min(time for time in (planned, expiry, over) if time is not None)
-                wait = max(0.0, wake - monotonic())
+                wait = max(0.0, min(wake, over) - monotonic())
                 try:
                     happened = await self.happened.get().addTimeout(wait, self.reactor)
                 except Silence:
@@ -125,14 +124,12 @@ class Run(ABC):
         now = monotonic()
         self.happened.put(lambda: self.display.show(self.tracker.receive(reply, now)))
 
-    def _next_planned(self) -> float | None:
-        after = next(self.times, None)
-        return None if after is None else self.display.started + after
+    def _next_planned(self) -> float:
+        return self.display.started + next(self.times, inf)
 
     def _expire(self, now: float) -> None:
         """Report the probes lost by now; half a reply is a wrong one, not a lost one."""
-        expiry = self.tracker.next_expiry
-        if expiry is not None and expiry <= now:
+        if self.tracker.next_expiry <= now:
             half = self.incomplete()
             if half:
                 self.display.show(self.tracker.receive(half, now))

@@ -275,7 +275,7 @@ class Tracker:
 
     def expire(self, now: float) -> list[Finding]:
         lost = []
-        while (expiry := self.next_expiry) is not None and expiry <= now:
+        while self.next_expiry <= now:
             probe = next(iter(self._waiting.values()))
             self._settle(probe, Verdict.LOST)
             self.totals.lost += 1
@@ -283,11 +283,10 @@ class Tracker:
         return lost
 
     @property
-    def next_expiry(self) -> float | None:
-        """The time at which the next probe will be lost, or None if none is awaited."""
-        for probe in self._waiting.values():
-            return probe.sent + self._timeout
-        return None
+    def next_expiry(self) -> float:
+        """The time at which the next probe will be lost, infinite if none is awaited."""
+        oldest = next(iter(self._waiting.values()), None)
+        return math.inf if oldest is None else oldest.sent + self._timeout
 
     def _wrong(self, reply: bytes, now: float) -> Finding:
         """Take a reply that no probe expects; it counts for the one that it names or resembles."""

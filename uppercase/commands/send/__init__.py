@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import click
 
-from uppercase.client.target import Target
-from uppercase.commands import CHUNK, NETWORK, OK, _options, write_all
+from uppercase.client.target import Target, reachable
+from uppercase.commands import CHUNK, NETWORK, OK, _options, running, write_all
 from uppercase.commands._options import COUNT, SIZE
 from uppercase.commands.group import Command, say, section
 from uppercase.core.framing import SizeFramer, make_framer
@@ -107,7 +107,6 @@ def send(target: Target, timeout: float, allow_empty: bool, **udp_options: Any) 
 
 
 def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
-    from uppercase.commands import running
     from uppercase.commands.send._stream import Filter, LineConversation, Source
 
     typed = sys.stdin.isatty()
@@ -115,7 +114,7 @@ def _send_stream(target: Target, timeout: float, allow_empty: bool) -> int:
         raise UserError("got --allow-empty at a keyboard; it is for input from a pipe or file")
     with running() as (reactor, wait):
         lines = LineConversation(reactor, target, timeout)
-        piped = Filter(reactor, target, Source(reactor, sys.stdin.fileno()), timeout, allow_empty)
+        piped = Filter(reactor, target, Source(reactor), timeout, allow_empty)
         with _notice(target):
             wait(lines.connect() if typed else piped.connect())
         if typed:
@@ -138,8 +137,6 @@ def _send_datagrams(
     verbose: bool,
 ) -> int:
     from uppercase.client.session import Datagrams
-    from uppercase.client.target import reachable
-    from uppercase.commands import running
     from uppercase.commands.send._datagrams import Messages
     from uppercase.commands.send._stream import Source
 
@@ -162,8 +159,7 @@ def _send_datagrams(
         try:
             if typed:
                 return OK if converse(lambda line: wait(messages.ask(line))) else NETWORK
-            source = Source(reactor, sys.stdin.fileno())
-            wait(messages.filter(source, framer, places))
+            wait(messages.filter(Source(reactor), framer, places))
         finally:
             datagrams.close()
             if messages.lost:
@@ -219,7 +215,7 @@ def _read_plain() -> bytes | None:
 def _notice(target: Target) -> Iterator[None]:
     """Tell a person what takes so long."""
     timer = threading.Timer(_CONNECT_NOTICE, say, [f"connecting to {target} ..."])
-    if sys.stderr is not None and sys.stderr.isatty():
+    if sys.stderr.isatty():
         timer.start()
     try:
         yield

@@ -16,7 +16,6 @@ SAFE_DATAGRAM: Final = 1232
 """Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
 Flag Day 2020)."""
 
-
 _LOSSES_NAMED: Final = 10
 
 

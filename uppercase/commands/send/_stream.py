@@ -12,6 +12,7 @@ server that closes after each reply, as the lecture's does, is connected to agai
 import os
 import select
 import socket
+import sys
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Final
@@ -49,7 +50,6 @@ connection. TLS has no half-close that servers honour, so the client must guess 
 _MOST_HELD: Final = 4 * CHUNK
 """Bytes of replies that wait for the reader of the output before the server has to."""
 
-
 _MOST_UNASKED: Final = 64
 """Reads of what nobody has asked for, at the prompt, before the server has to wait."""
 
@@ -73,14 +73,14 @@ class _Sending(Enum):
 
 @implementer(IReadDescriptor)
 class Source:
-    """Bytes from a descriptor of any kind, which stays as it is: never made non-blocking.
+    """Standard input, of any kind, which stays as it is: never made non-blocking.
 
     Twisted's epoll reactor takes regular files, too.
     """
 
-    def __init__(self, reactor: IReactor, source: int) -> None:
+    def __init__(self, reactor: IReactor) -> None:
         self._reactor = reactor
-        self._source = source
+        self._source = sys.stdin.fileno()
         self._wanted: Deferred[bytes] | None = None
 
     def read(self) -> Deferred[bytes]:
@@ -287,9 +287,7 @@ class Filter(ClientProtocol):
 
     def _silent(self) -> None:
         """End TLS; a reply that crosses that is an error, never lost. Or end for the silence."""
-        if self._sending is _Sending.GOODBYE:
-            self._end(None)
-        elif self._owed_nothing_but_the_end():
+        if self._owed_nothing_but_the_end():
             self._sending = _Sending.GOODBYE
             self.transport.loseConnection()
         else:
