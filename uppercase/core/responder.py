@@ -18,6 +18,7 @@ from typing import Final
 
 from uppercase.core import events
 from uppercase.core.datagram import (
+    UNTOUCHED,
     Answer,
     Delay,
     LabStage,
@@ -29,7 +30,6 @@ from uppercase.core.datagram import (
     Request,
     Step,
     Wait,
-    fates_of,
 )
 from uppercase.core.events import Direction, DropReason, IObserver
 from uppercase.core.guards import (
@@ -264,10 +264,9 @@ class Responder:
             return
         self.answered += 1
         if self._told_each is not None:
-            request = answer.request
+            request, of = answer.request, answer.passage
             peer, data = str(request.client), request.data
-            number, fates = fates_of(answer.passage or request.passage)
-            self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
+            self._told_each.notify(events.Replied(peer, answer.data, data, of.number, of.fates))
 
     def note_error(self, kind: str, error: OSError) -> None:
         """Count what the system refused, as `errors` has it."""
@@ -286,7 +285,7 @@ class Responder:
         if self._told_each is not None:
             self._told_each.notify(events.Received(str(client), data, number))
         if self._lab is None:
-            numbered = Passage(0.0, data, number, 0, 1) if number else None
+            numbered = Passage(0.0, data, number, 0, 1) if number else UNTOUCHED
             self._judge(Request(data, origin, numbered), steps)
             return
         for passage in self._lab.request(client, data, number):
@@ -334,8 +333,8 @@ class Responder:
                 detail = f"{len(reply)} bytes for a request of {len(request.data)}"
                 self._drop(request, reason, detail)
                 return
-        if self._lab is None or request.passage is None:
-            self._release(reply, request, steps)
+        if self._lab is None:
+            self._release(reply, request, steps, request.passage)
             return
         for passage in self._lab.reply(request.client, reply, request.passage):
             if passage.delay > 0:
@@ -343,9 +342,7 @@ class Responder:
             else:
                 self._release(passage.data, request, steps, passage)
 
-    def _release(
-        self, data: bytes, request: Request, steps: list[Step], passage: Passage | None = None
-    ) -> None:
+    def _release(self, data: bytes, request: Request, steps: list[Step], passage: Passage) -> None:
         self._release_all((data,), (request.origin.digest,), {request.origin: 1})
         steps.append(Answer(data, request, passage))
 
@@ -357,9 +354,8 @@ class Responder:
     def _drop(self, request: Request, reason: DropReason, detail: str = "") -> None:
         self.drops[reason] += 1
         if self._observer is not None:
-            peer, data = str(request.client), request.data
-            number, fates = fates_of(request.passage)
-            self._observer.notify(events.Dropped(peer, reason, detail, data, number, fates))
+            peer, data, of = str(request.client), request.data, request.passage
+            self._observer.notify(events.Dropped(peer, reason, detail, data, of.number, of.fates))
 
 
 def _tally(origins: Sequence[Origin]) -> dict[Origin, int]:
