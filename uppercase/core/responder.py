@@ -64,6 +64,7 @@ class Responder:
             the ordinary, which costs many times what a datagram does. Where there is neither a lab
             nor a rate, a function may decide so by how many came together.
         numbered: number each client's datagrams for the observer, also without a lab.
+        by_host: a client is a host, not a host and a port.
         lab: decides what arrives; None costs nothing.
 
     Attributes:
@@ -99,8 +100,9 @@ class Responder:
         self._wants = tell_each if callable(tell_each) and not (limits.rate or lab) else None
         self._lab = lab
         self._numbers = Numbers(by_host) if numbered or lab is not None else None
+        # Where the first is off, so is the second.
         self._loops = LoopGuard(limits.loop_guard) if limits.loop_guard else None
-        self._lock_steps = LockStepGuard() if limits.loop_guard else None
+        self._lock_steps = LockStepGuard()
         self._rate = RateLimit(limits.rate, limits.burst) if limits.rate else None
         # Whether each datagram has to be looked at by itself.
         self._singly = lab is not None or self._told_each is not None or self._rate is not None
@@ -196,7 +198,7 @@ class Responder:
     ) -> deque[int]:
         """Note what has arrived; return the places of what must be looked at alone."""
         odd: set[object] = set()
-        if self._lock_steps is not None:
+        if self._loops is not None:
             odd.update(self._lock_steps.suspects(arrived, self._clock()))
         if singly:
             return deque(range(len(payloads)))
@@ -227,7 +229,7 @@ class Responder:
         self, replies: Sequence[bytes], digests: Sequence[int], counts: Mapping[Origin, int]
     ) -> None:
         """Let replies go, and remember them in case they come back."""
-        if self._loops is not None and self._lock_steps is not None:
+        if self._loops is not None:
             self._loops.remember(list(map(xor, digests, map(hash, replies))))
             self._lock_steps.replied(counts)
 
@@ -306,11 +308,10 @@ class Responder:
                 return self._drop(request, DropReason.OVER_RATE)
             if self._observer is not None:
                 self._observer.notify(events.WouldDrop(str(client), DropReason.OVER_RATE))
-        if self._loops is not None and self._lock_steps is not None:
+        if self._loops is not None:
             now = self._clock()
-            if self._loops.is_loop(client, request.data, now) or (
-                self._lock_steps.is_loop(client, now)
-            ):
+            is_loop = self._loops.is_loop(client, request.data, now)
+            if is_loop or self._lock_steps.is_loop(client, now):
                 return self._drop(request, DropReason.LOOP)
         if self.outstanding >= limits.max_outstanding:
             return self._drop(request, DropReason.OVERLOADED)
