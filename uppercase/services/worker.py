@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
@@ -147,6 +148,7 @@ class Worker(ProcessProtocol):
             ours.reactor.callLater(0, self._ended)
         else:
             self.pid = self.transport.pid
+            self.transport.write(json.dumps(sys.path).encode())
             self.transport.closeStdin()
             self._tell(json.dumps(assignment).encode())
 
