@@ -179,6 +179,24 @@ def test_a_reply_that_was_not_delayed_arrives_when_it_leaves_and_is_shown_as_it_
     assert arrows == ['|- 1 "a" ->|', '|<* 1 "A" *|', "|<* 1  *|"]
 
 
+@pytest.mark.parametrize("actions", [[], ["lost"]])
+@pytest.mark.parametrize("text", ["hello", "\u6f22", "\u6f22" * 40, "Z\u0337\u0322a"])
+def test_lines_stand_below_each_other_whatever_letters_are_on_an_arrow(
+    text: str, actions: list[str]
+) -> None:
+    """Wide ones take two columns of a terminal, and those that are written onto others none."""
+    data = text.encode().decode("latin-1")
+    about = {"number": 1, "data": data, "size": len(data), "fates": "x", "direction": "reply"}
+    rows = [row(**about), row(event="impaired", actions=actions, **about)]
+    rows.append(row(event="replied", **about))
+    *_, request, reply = draw_text(timeline_of(b"\n".join([b'{"record": 1}', *rows])))
+    for line in request, reply:
+        wide, marks = line.count("\u6f22"), sum(map(line.count, "\u0337\u0322"))
+        assert line[54 - wide + marks] == "|"
+        # A cut takes the text's end, and not the number.
+        assert " 1 " in line
+
+
 CHANCES = st.sampled_from(["0.3", "reply:0.5", "both:0.25", "request:0.2,reply:0.6", "both:1"])
 OPTIONS = st.fixed_dictionaries(
     {},
@@ -317,6 +335,14 @@ def test_in_a_picture_time_goes_down_and_nothing_overlaps() -> None:
     heights = [float(y) for y in rows]
     assert len(heights) == 100
     assert all(below - above >= 12 for above, below in itertools.pairwise(heights))
+
+
+def test_the_longest_address_has_room() -> None:
+    peer = "[2001:db8:1234:1234:1234:1234:1234:1234]:54321"
+    drawn = draw_svg(timeline_of(b"\n".join([b'{"record": 1}', row(peer=peer, data="a")])))
+    (middle,) = re.findall(rf'<text x="([\d.]+)"[^>]*>{re.escape(peer)}<', drawn)
+    # In DejaVu Sans it takes 340 pixels.
+    assert 180 < float(middle) < 380
 
 
 @pytest.mark.parametrize("kind", [".svg", ".pdf", ".png"])

@@ -482,6 +482,13 @@ async def test_an_address_keeps_its_scope() -> None:
 
 
 @in_reactor
+async def test_an_address_is_not_looked_up() -> None:
+    """That needs a thread, which there may not be, and is told 0.3 s late that nothing listens."""
+    endpoint: Any = endpoint_for(Target("127.0.0.1", 9), cast(Any, reactor))
+    assert isinstance(endpoint, TCP4ClientEndpoint)
+
+
+@in_reactor
 async def test_datagrams_have_no_session_and_no_exchange() -> None:
     """A TCP server on the same port is not taken for it."""
     for begin in (connect, lambda server: exchange(server, b"hello")):

@@ -233,7 +233,7 @@ def test_the_manual_page_has_every_command_option_and_exit_status(
     page = capsys.readouterr().out
     assert page.startswith(".TH UPPERCASE 1 ")
     requests = {line.split()[0] for line in page.splitlines() if line.startswith(".")}
-    assert requests <= {".TH", ".SH", ".SS", ".PP", ".TP", ".B", ".I", ".nf", ".fi"}
+    assert requests == {".TH", ".nh", ".SH", ".SS", ".PP", ".TP", ".B", ".I", ".nf", ".fi"}
     for expected in (
         '.SS "uppercase send [OPTIONS] [HOST[:PORT]]"',
         ".B \\-\\-on\\-loss [fail|skip|empty]",

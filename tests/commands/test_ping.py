@@ -281,7 +281,7 @@ def test_the_last_word_of_a_line_says_what_was_not_as_it_should_be(
     [
         (b"ABCdEF", b"ABCDEF", " differs at byte 3: 'ABCdEF' instead of 'ABCDEF'"),
         (b"ABC", b"ABC\n", " differs at byte 3: 'ABC' instead of 'ABC\\n'"),
-        (b"\xff", b"A", " differs at byte 0: '\\\\xff' instead of 'A'"),
+        (b"\xff", b"A", " differs at byte 0: '\\xff' instead of 'A'"),
         (b"?", b"", " was '?'; no probe was awaiting one"),
     ],
 )

@@ -286,6 +286,14 @@ def test_check_tells_of_every_law_and_ends_with_0(here: Path) -> None:
     assert not (here / ".hypothesis").exists()
 
 
+def test_check_needs_no_folder_for_what_is_temporary(
+    within: Within, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container may have none that can be written."""
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    assert within("check", "rot13").status == 0
+
+
 def test_check_shows_the_smallest_case_of_a_broken_law_and_ends_with_1(
     here: Path, within: Within
 ) -> None:

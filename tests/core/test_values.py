@@ -172,6 +172,14 @@ def test_an_ipv4_address_has_one_spelling(host: str, plain: str) -> None:
     assert unmapped(host) == plain
 
 
+@pytest.mark.parametrize(
+    "interface", ["224.0.0.1", "ff02::1", "255.255.255.255", "::ffff:224.0.0.1", "::ffff:ffff:ffff"]
+)
+def test_an_address_of_many_machines_is_refused_however_it_is_written(interface: str) -> None:
+    with pytest.raises(BadValue, match="which stands for many machines"):
+        hosts_of([interface])
+
+
 @pytest.mark.parametrize("interface", ["eth0", "example.org", "", "127.0.0", "12000"])
 def test_what_is_no_address_is_refused(interface: str) -> None:
     with pytest.raises(BadValue, match="an interface is an IP address of this machine"):

@@ -275,8 +275,10 @@ def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for(
     ports.open_shorthands(1)
     assert ports.open == [(served, 7)]
     assert said == ["UDP: this machine has no IPv6; IPv4 only is served"]
-    with pytest.raises(CannotListen, match="this machine has no such address"):
-        NoIPv6(UDPSettings(port=7, interfaces=["::1"]), lambda *_: False).open_shorthands(1)
+    for asked_for in ("::1", "[::1]", "0:0:0:0:0:0:0:1"):
+        ports = NoIPv6(UDPSettings(port=7, interfaces=[asked_for]), lambda *_: False)
+        with pytest.raises(CannotListen, match="this machine has no such address"):
+            ports.open_shorthands(1)
 
 
 @pytest.mark.parametrize(("listen", "is_said"), [([], True), (["udp:0"], False)])

@@ -137,6 +137,7 @@ def test_what_a_terminal_sends_to_everybody_ends_no_worker_that_only_imports(
     done = subprocess.run(
         [sys.executable, "-m", "uppercase.taps._worker", str(os.getpid()), "uppercase.taps.tcp"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        input="[]",
         capture_output=True,
         text=True,
         check=False,
@@ -517,7 +518,7 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
         said[-1]
         == "5 workers in a row have ended as soon as they had begun; the last one: out of luck"
     )
-    worker = "worker 1 (process None) has ended: out of luck; a new one is started"
+    worker = "worker 1 has ended: out of luck; a new one is started"
     assert said[:5] == [worker, *(f"{worker} in {each} s" for each in (1, 2, 4)), worker]
     assert supervisor.snapshot()["worker_restarts",] == 13
 

@@ -167,7 +167,8 @@ def _lay_out_legend(drawing: _Drawing, timeline: Timeline) -> float:
 
 
 def _lay_out_client(drawing: _Drawing, client: str, arrows: Sequence[Arrow], top: float) -> float:
-    drawing.say(_Words(_CLIENT, top, client, "middle"))
+    # An address of IPv6 may have more letters than there is room for on both sides of the line.
+    drawing.say(_Words(max(_CLIENT, 20 + 4 * len(client)), top, client, "middle"))
     drawing.say(_Words(_SERVER, top, "server", "middle"))
     begins, ends, folds = _places(arrows, top + 40)
     bottom = max(ends) + 16

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Any, Final
+from unicodedata import category, east_asian_width
 
 from uppercase.classroom.record import Row
 from uppercase.core.events import Direction
@@ -292,12 +293,17 @@ def _text_rows(arrows: Sequence[Arrow]) -> Iterator[tuple[float, list[str], str]
             yield arrow.end, [_lane(f" {number}", arrow.direction, ">", "~", line)], ""
 
 
+def _columns(letter: str) -> int:
+    """Return how many columns of a terminal a letter takes: two in some scripts, or none."""
+    return 0 if category(letter) == "Mn" else 1 + (east_asian_width(letter) in "WF")
+
+
 def _lane(label: str, direction: str, end: str, start: str, line: str) -> str:
     """Return one arrow between the lines; `end` is how it ends: `>`, `x` half-way, `~` later."""
     length = _LANE * 2 // 3 if end == "x" else _LANE
-    shaft = (start * 2 + label).ljust(length - 1, line)[: length - 1] + end
+    while (room := length - 3 - sum(map(_columns, label))) < 0:
+        label = label[:-1]
+    rest, empty = line * room, " " * (_LANE - length)
     if direction == REPLY:
-        body = (label + start * 2).rjust(length - 1, line)[-(length - 1) :]
-        shaft = end.replace(">", "<") + body
-        return f"|{shaft:>{_LANE}}|"
-    return f"|{shaft:<{_LANE}}|"
+        return f"|{empty}{end.replace('>', '<')}{rest}{label}{start * 2}|"
+    return f"|{start * 2}{label}{rest}{end}{empty}|"

@@ -276,8 +276,9 @@ def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientE
                 f"{_UNIX_PATH_MAX}; change to its folder and name it from there"
             )
         return endpoints.UNIXClientEndpoint(reactor, target.unix, CONNECT_TIMEOUT)
-    # A look-up would lose the scope of an address.
-    family = socket.AF_INET6 if ":" in target.host else target.family
+    # A look-up would lose the scope of an address, and take a thread and 0.3 s to be refused.
+    literal = ":" in target.host or (isIPAddress(target.host) and not target.family)
+    family = family_of(target.host) if literal else target.family
     maker = _FAMILIES.get(family, endpoints.HostnameEndpoint)
     return maker(reactor, target.host, target.port, CONNECT_TIMEOUT)  # type: ignore[no-any-return]
 
@@ -292,10 +293,7 @@ def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
 
 def at_peer(target: Target, address: Any) -> Target:
     """Return the target by the address that its connection has led to."""
-    if target.unix is not None:
-        return target
-    # The family spares it Twisted's search among addresses, which takes 0.3 s to be refused.
-    return replace(target, host=address.host, family=family_of(address.host))
+    return target if target.unix is not None else replace(target, host=address.host)
 
 
 def explain_loss(server: Target, error: BaseException | None) -> NetworkError | UserError:

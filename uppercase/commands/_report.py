@@ -44,14 +44,18 @@ def excerpt(data: bytes) -> str:
     return text + "..." if len(data) > _EXCERPT else text
 
 
+def _quoted(data: bytes) -> str:
+    return f"'{printable(excerpt(data))}'"
+
+
 def difference(got: bytes, expected: bytes) -> str:
     """Return the rest of a sentence about a wrong reply: where it differs, and how."""
     if not expected:
-        return f" was {excerpt(got)!r}; no probe was awaiting one"
+        return f" was {_quoted(got)}; no probe was awaiting one"
     pairs = enumerate(zip(got, expected, strict=False))
     at = next((at for at, (a, b) in pairs if a != b), min(len(got), len(expected)))
     shown = slice(max(0, at - _BEFORE), at + _AFTER)
-    return f" differs at byte {at}: {excerpt(got[shown])!r} instead of {excerpt(expected[shown])!r}"
+    return f" differs at byte {at}: {_quoted(got[shown])} instead of {_quoted(expected[shown])}"
 
 
 def in_words(counts: Any, names: Iterable[str]) -> str:

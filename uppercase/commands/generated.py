@@ -200,6 +200,8 @@ def _page(name: str, context: click.Context) -> Iterator[str]:
     assert isinstance(command, Command)
     summary = command.get_short_help_str()
     yield f'.TH {name.upper()} 1 "" "uppercase {__version__}" "User Commands"'
+    # No word that one types is cut at the end of a line.
+    yield ".nh"
     yield ".SH NAME"
     yield f"{_escape(name)} \\- {_escape(summary[:1].lower() + summary[1:].rstrip('.'))}"
     yield ".SH SYNOPSIS"

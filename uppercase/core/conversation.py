@@ -74,7 +74,12 @@ class Conversation(ABC):
         error: what ended it, if something went wrong.
         wants_input: more input could be used now, and there is nothing else to do: `replies` has
             nothing until input comes, or a reply that is awaited.
+        incomplete: bytes of a message whose end has not come.
+        awaiting: a reply is still awaited, so the peer has every reason to be silent.
     """
+
+    incomplete = 0
+    awaiting = False
 
     def __init__(self) -> None:
         self.outcome: Outcome | None = None
@@ -82,16 +87,6 @@ class Conversation(ABC):
         self.wants_input = True
         self._chunks: deque[bytes] = deque()
         self._input = _OPEN
-
-    @property
-    def incomplete(self) -> int:
-        """Bytes of a message whose end has not come."""
-        return 0
-
-    @property
-    def awaiting(self) -> bool:
-        """Whether a reply is still awaited: the peer has every reason to be silent."""
-        return False
 
     def receive(self, data: bytes) -> None:
         """Take a chunk of input."""
@@ -140,8 +135,6 @@ class StreamConversation(Conversation):
     Args:
         transform: opens the stream; it and its stream raise only `TransformError`.
     """
-
-    awaiting = False
 
     def __init__(self, transform: IStreamTransform) -> None:
         super().__init__()
@@ -258,11 +251,11 @@ class MessageConversation(Conversation):
         self._replying = False
 
     @property
-    def incomplete(self) -> int:
+    def incomplete(self) -> int:  # type: ignore[override] # nobody writes it
         return self._framer.held
 
     @property
-    def awaiting(self) -> bool:
+    def awaiting(self) -> bool:  # type: ignore[override]
         return any(place.result is None for place in self._queue)
 
     def exchange(self, data: bytes, until: float = inf, seconds: Clock = monotonic) -> bytes:

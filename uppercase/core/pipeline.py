@@ -17,8 +17,8 @@ from uppercase.errors import OutputTooLong, TransformError, WrongResult, drop_tr
 from uppercase.interfaces import IPiecewiseTransform, IStreamTransform, ITransform, ITransformStream
 from uppercase.limits import MAX_OUTPUT, SLOW_CALL
 
-Result = bytes | Awaitable[bytes] | TransformError | None
-"""What a transform gave, its error too; None if it was not asked."""
+Result = bytes | Awaitable[bytes] | TransformError
+"""What a transform gave, its error too."""
 
 SlowCall = Callable[[str, float], None]
 """Told the name of a transform and the seconds for which one call of it blocked."""
@@ -131,7 +131,7 @@ class Pipeline:
 
     def answer_run(
         self, messages: Sequence[bytes], replies: list[bytes], slack: int, until: float
-    ) -> Result:
+    ) -> Result | None:
         """Answer messages until a reply is out of the ordinary, or the time is over.
 
         Args:

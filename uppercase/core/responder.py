@@ -147,7 +147,7 @@ class Responder:
                 self._drop(request, DropReason.STOPPED)
             raise
 
-    def _answer_run(self, payloads: Sequence[bytes]) -> tuple[list[bytes], Result]:
+    def _answer_run(self, payloads: Sequence[bytes]) -> tuple[list[bytes], Result | None]:
         """Answer datagrams until one is out of the ordinary, or a turn is over.
 
         Invariant: what is answered here would pass every rule. Those about the origin and the
@@ -323,7 +323,7 @@ class Responder:
             self._failed(request, result)
         elif isinstance(result, bytes):
             self._reply(result, request, steps)
-        elif result is not None:
+        else:
             self.outstanding += 1
             steps.append(Wait(result, request))
 

@@ -71,14 +71,15 @@ def parse_interface(text: str, other: str = "") -> str:
     Only the system knows which of a network's addresses is for all of it.
     """
     try:
-        address = ip_address(text.removeprefix("[").removesuffix("]"))
+        plain = ip_address(text.removeprefix("[").removesuffix("]"))
+        address = ip_address(unmapped(str(plain)))
     except ValueError:
         why = f"got {text!r}; an interface is an IP address of this machine"
         raise BadValue(f"{why} such as 127.0.0.1 or ::1{other}") from None
     if address.is_multicast or str(address) == "255.255.255.255":
         why = f"got {text!r}, which stands for many machines"
         raise BadValue(f"{why}; an interface is an address of this machine alone{other}")
-    return unmapped(str(address))
+    return str(address)
 
 
 def family_of(host: str) -> socket.AddressFamily:

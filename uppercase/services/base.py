@@ -306,6 +306,7 @@ class TransformService(Service, ABC):
     def open_shorthands(self, workers: int) -> list[OpenPlace]:
         """Open the shorthands' addresses on one port (0: a free one), or raise `CannotListen`."""
         settings = self.settings
+        asked_for = [values.hosts_of([each]) for each in settings.interfaces]
         for tries_left in reversed(range(FREE_PORT_TRIES)):
             port, opened = settings.port_number(), list[OpenPlace]()
             try:
@@ -313,8 +314,8 @@ class TransformService(Service, ABC):
                     try:
                         opened.append(self.open_address(host, port, workers))
                     except CannotListen as error:
-                        unnamed = ":" in host and host not in settings.interfaces
-                        if not (unnamed and error.errno in _NO_SUCH_ADDRESS):
+                        may_lack = ":" in host and (host,) not in asked_for
+                        if not (may_lack and error.errno in _NO_SUCH_ADDRESS):
                             raise
                         self.say("this machine has no IPv6; IPv4 only is served")
                     else:

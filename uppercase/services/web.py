@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IListeningPort
 from twisted.internet.protocol import connectionDone
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
 from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
+from zope.interface import implementer
 
 from uppercase.core.guards import TokenBuckets
 from uppercase.core.values import has_argument, host_address
@@ -27,7 +29,7 @@ from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import see_through
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, exposition
-from uppercase.tcp.listening import listener_of_string
+from uppercase.tcp.listening import Acceptor, acceptor_of, listener_of_string
 
 if TYPE_CHECKING:
     from uppercase.services.supervisor import Supervisor
@@ -63,8 +65,9 @@ class _Request(SiteRequest):
         self.finish()
 
 
+@implementer(IHalfCloseableProtocol)
 class BoundedChannel(HTTPChannel):
-    """One connection of somebody who asks."""
+    """One connection of somebody who asks; whoever sends no more is let go."""
 
     # Whatever stream transport an endpoint gives.
     transport: Any
@@ -84,6 +87,11 @@ class BoundedChannel(HTTPChannel):
         deadline = self.factory.channels.pop(self, None)
         if deadline is not None and deadline.active():
             deadline.cancel()
+
+    def readConnectionLost(self) -> None:
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None: ...
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.leave_bounds()
@@ -149,6 +157,7 @@ class WebService(Service):
         self._reactor = reactor
         self.site = site
         self.port: IListeningPort | None = None
+        self._acceptor: Acceptor | None = None
         self._opening: Deferred[Any] | None = None
 
     def privilegedStartService(self) -> None:
@@ -170,7 +179,13 @@ class WebService(Service):
 
     def _opened(self, port: IListeningPort) -> None:
         self.port = port
+        # As for a service: Twisted's own would try again at once, with a line in the log each time.
+        self._acceptor = acceptor_of(port, self._reactor, self._accept_failed)
         self.opened(self._listener.name(port))
+
+    def _accept_failed(self, error: OSError) -> None:
+        why = f"no connection can be accepted for now: {error.strerror}; new clients wait"
+        say(f"{self._listener.description}: {why}", LogLevel.warn)
 
     def opened(self, address: str) -> None: ...
 
@@ -180,6 +195,8 @@ class WebService(Service):
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.cancel()
+        if self._acceptor is not None:
+            self._acceptor.stop()
         port, self.port = self.port, None
         if port is not None:
             yield maybeDeferred(port.stopListening)

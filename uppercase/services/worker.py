@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum, auto
@@ -128,7 +129,8 @@ class Worker(ProcessProtocol):
         self._status: Any = None
 
     def __str__(self) -> str:
-        return f"worker {self.number + 1} (process {self.pid})"
+        process = f" (process {self.pid})" if self.pid else ""  # It could not be started.
+        return f"worker {self.number + 1}{process}"
 
     def spawn(self, assignment: Assignment, inherited: Sequence[int]) -> None:
         """Start the process, with descriptors: of the board, then of the sockets."""
@@ -146,6 +148,7 @@ class Worker(ProcessProtocol):
             ours.reactor.callLater(0, self._ended)
         else:
             self.pid = self.transport.pid
+            self.transport.write(json.dumps(sys.path).encode())
             self.transport.closeStdin()
             self._tell(json.dumps(assignment).encode())
 

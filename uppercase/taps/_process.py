@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import twisted
 from twisted.application.service import IService, MultiService, Service
-from twisted.internet.task import LoopingCall
 from twisted.logger import FileLogObserver, LogLevel
 from twisted.python import usage
 
@@ -25,6 +24,7 @@ from uppercase.core.values import printable
 from uppercase.errors import PluginError, UserError
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import Listing, listing
+from uppercase.services.base import Repeated
 from uppercase.services.logs import WatchedLogFile, observer_of, say
 from uppercase.taps._options import TableOptions
 
@@ -325,7 +325,7 @@ class Notifier(Service):
         # Of Linux's abstract sockets, which begin with a null byte.
         self._address = "\0" + name[1:] if name.startswith("@") else name
         self._call_when_ready = call_when_ready
-        self._beat = LoopingCall(self._tell, "WATCHDOG=1")
+        self._beat = Repeated(partial(self._tell, "WATCHDOG=1"), the_reactor())
         watched = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self._watchdog = int(os.environ.get("WATCHDOG_USEC", 0)) / 1e6 if watched else 0.0
 
@@ -336,8 +336,7 @@ class Notifier(Service):
     def stopService(self) -> None:
         """Say that a stop has begun; from here on systemd's time for it runs."""
         super().stopService()
-        if self._beat.running:
-            self._beat.stop()
+        self._beat.end()
         self._tell("STOPPING=1")
 
     def _ready(self) -> None:

@@ -1,13 +1,14 @@
 """The program of a worker: `python uppercase/taps/_worker.py SUPERVISOR SERVICE OPTION...`.
 
-Only a supervisor starts it, by its process number; see `uppercase.services.worker`.
+Only a supervisor starts it, by its process number, and writes its own `sys.path` to standard input,
+in JSON; see `uppercase.services.worker`.
 """
 
 import ctypes
+import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
@@ -37,12 +38,13 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     die_with(int(supervisor))
-    # A script's folder is searched first; what the supervisor has found may be in no other than
-    # the current one.
+    # A script's folder is searched first.
     if not sys.flags.safe_path:
         del sys.path[0]
-    if (root := str(Path(__file__).parents[2])) not in sys.path:
-        sys.path.insert(0, root)
+    # Where else the supervisor looks: what has started it may have brought its packages along. Not
+    # in the current folder, which twistd searches first, but after it has loaded this package.
+    known = {*sys.path, os.getcwd(), ""}
+    sys.path[:0] = [each for each in json.load(sys.stdin) if each not in known]
     from uppercase.services.worker import begin, run
 
     assignment = begin()

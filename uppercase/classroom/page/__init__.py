@@ -87,6 +87,7 @@ class _Watcher:
         self._page = page
         self._missed = False
         request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+        request.setHeader(b"x-accel-buffering", b"no")  # nginx keeps frames back otherwise.
         request.notifyFinish().addErrback(lambda _: page.forget(self))
         self._request.registerProducer(self, True)
 

@@ -30,7 +30,7 @@ function tag(serial) {
 const number = new Intl.NumberFormat("en");
 
 function listen() {
-  const events = new EventSource("/events");
+  const events = new EventSource("events");
   events.addEventListener("hello", (event) => greet(JSON.parse(event.data)));
   events.addEventListener("frame", (event) => take(JSON.parse(event.data)));
   events.addEventListener("error", () => {
@@ -41,8 +41,9 @@ function listen() {
 }
 
 function greet(told) {
-  // Who was slow is greeted again, and is the client that it was; who comes back is a new one.
-  if (told.you !== page.you) page.mine.clear();
+  // Who was slow is greeted again, and is the client that it was; who comes back is a new one, and
+  // may find other services.
+  if (told.you !== page.you) Object.assign(page, { mine: new Map(), sent: null });
   Object.assign(page, { you: told.you, counts: told.counts, address: told.address, code: told.code });
   page.services = told.services.map((each) => ({ ...each, clientsBy: new Map(), arrowsBy: new Map(), pace: [] }));
   page.open = Math.min(page.open, page.services.length - 1);
@@ -320,9 +321,10 @@ function choose(peer) {
 
 async function fetchKey() {
   const client = service().clientsBy.get(page.only)?.serial ?? 0;
-  const answer = await fetch(`/key?service=${page.open}&client=${client}`);
+  const answer = await fetch(`key?service=${page.open}&client=${client}`).catch(() => ({ ok: false }));
   const lines = answer.ok ? await answer.json() : [];
-  say("key-note", lines.length ? "" : "Each client has its own: choose one.");
+  const why = answer.ok ? "Each client has its own: choose one." : "It cannot be had; is the service still there?";
+  say("key-note", lines.length ? "" : why);
   at("key-lines").replaceChildren(...lines.map((line) => element("li", "", line)));
   showKeyPlace();
 }
@@ -347,7 +349,7 @@ async function send(event) {
   const since = Math.max(0, ...service().arrowsBy.keys());
   say("sent", "sending");
   try {
-    const answer = await fetch(`/send?watcher=${page.you}&service=${page.open}`, { method: "POST", body: line });
+    const answer = await fetch(`send?watcher=${page.you}&service=${page.open}`, { method: "POST", body: line });
     if (!answer.ok) return say("sent", (await answer.text()).trim());
     const told = await answer.json();
     if (told.client) {
@@ -391,7 +393,7 @@ function join() {
   const code = at("code");
   code.hidden = !page.code;
   if (page.code) {
-    code.src = "/qr.svg";
+    code.src = "qr.svg";
     code.alt = `QR code of ${page.address}`;
   }
   say("address", page.address);

@@ -256,7 +256,7 @@ def _draw(found: Iterable[Finding], axes: "Axes") -> None:
     for seq in (*points["late"], *points["wrong"]):
         points["lost"].pop(seq, None)
     axes.set(title="Round trips", xlabel="probe (seq)", ylabel="RTT in ms")
-    axes.locator_params(axis="x", integer=True)
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
     for name, marks in points.items():
         if marks:
             look, has_time = _LOOKS[name], name in ("reply", "reordered")
