@@ -62,6 +62,17 @@ def test_a_server_on_the_wrong_port(tmp_path: Path) -> None:
     assert all(sentence.endswith("no port for me") for sentence in wrong.values())
 
 
+def test_a_failed_check_shows_its_timeline_where_it_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "client.py"
+    path.write_text(
+        "import socket, sys\n"
+        "socket.socket(type=socket.SOCK_DGRAM).sendto(b'hi', ('127.0.0.1', int(sys.argv[1])))"
+    )
+    words = ["udp-client", "--", sys.executable, str(path), "{port}"]
+    assert b'-- 1 "hi" --' in run_process("grade", "--timelines", *words).stdout
+    assert b'"hi" --' not in run_process("grade", *words).stdout
+
+
 def test_a_client_that_sends_nothing_gets_no_points_for_its_end(tmp_path: Path) -> None:
     path = tmp_path / "client.py"
     path.write_text("import sys; sys.exit('no socket for me')")

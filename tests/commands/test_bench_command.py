@@ -157,6 +157,14 @@ def test_silence_is_loss_and_as_much_as_allowed_is_no_failure() -> None:
         assert bench(*options, "--max-loss", "0.6", server.address).status == 0
 
 
+def test_a_closed_loop_goes_on_after_a_loss() -> None:
+    with udp_server(drop(0)) as server:
+        options = ["-u", "-W", "50ms", "--connections=1", "--duration=1s", "--json"]
+        found = summary(bench(*options, server.address))
+    assert found["lost"] >= 1
+    assert found["received"] > 1
+
+
 @pytest.mark.parametrize("load", [[], ["--rate=500"]])
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_refusal_leads_to_the_next_address_of_the_name(

@@ -63,6 +63,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
         (["send", "-u", "--retries", "1.5"], "got '1.5'; a whole number"),
         (["send", "-u", "--window", "100000"], "512"),
         (["send", "-u", "--on-loss", "cry"], "'cry'"),
+        (["send", "-u", "--chunk=9", "--on-loss=empty"], "but chunks have no empty lines"),
         (["send", ":0"], "got '0' for the port"),
         (["send", "a", "b"], "got 'b' beside the address; one address is accepted"),
         (["send", "a", "7" * 5000], "beside the address; one address is accepted"),

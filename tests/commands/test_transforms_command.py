@@ -126,6 +126,15 @@ def test_list_goes_on_when_a_plugin_is_broken_and_names_it(here: Path) -> None:
     assert "Traceback" not in listed.stderr
 
 
+def test_list_names_what_is_announced_and_cannot_be_loaded(here: Path, tmp_path: Path) -> None:
+    installed(tmp_path / "site", "acme", "[uppercase.transforms]\nloud = mine:whisper\n")
+    packages = os.pathsep.join([environment()["PYTHONPATH"], str(tmp_path / "site")])
+    listed = run("list", cwd=here, PYTHONPATH=packages)
+    assert listed.status == 0
+    assert b"\nuppercase " in listed.stdout
+    assert "cannot be used: loud: 'mine:whisper' cannot be loaded: " in listed.stderr
+
+
 def test_on_a_terminal_list_fits_its_width(here: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
