@@ -24,6 +24,7 @@ from tests.client.servers import (
     duplicate,
     free_port,
     late,
+    never_read,
     silent,
     strip_newline,
     tcp_server,
@@ -151,6 +152,12 @@ def test_silence_is_loss_and_as_much_as_allowed_is_no_failure() -> None:
 
     with udp_server(silent) as server:
         assert bench("-u", "-W", "100ms", server.address).status == 1
+    with tcp_server(never_read) as server:
+        full = ["--size=60k", "--pipeline=99", "--connections=2"]
+        outcome = bench("-W", "100ms", *full, server.address)
+        assert outcome.status == 1
+        assert b"198 messages transmitted, 0 received" in outcome.stdout
+        assert b"198 lost" in outcome.stdout
     with udp_server(answer_most) as server:
         options = ["-u", "-W", "50ms", "--connections", "2"]
         assert bench(*options, server.address).status == 1

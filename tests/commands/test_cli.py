@@ -91,6 +91,18 @@ def test_a_mistake_is_one_sentence_and_status_2(
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("columns", [40, 50, 80])
+def test_help_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but the examples, which are to be typed as they are."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["send", "--help"]) == 0
+    options = capsys.readouterr().out.partition("Usage:")[2]
+    assert "--on-loss [fail|skip|empty]" in options
+    assert max(map(len, options.splitlines())) <= columns
+
+
 def test_help_imports_neither_twisted_nor_a_server() -> None:
     """Nor does anything else that the command shows before it talks to the network."""
     script = (

@@ -184,6 +184,13 @@ def test_try_runs_a_chain_without_a_socket(here: Path) -> None:
     assert tried == Outcome(0, b"KHOOR!", "")
 
 
+def test_try_needs_an_input(here: Path, within: Within, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    tried = within("try", "uppercase")
+    assert (tried.status, tried.stdout) == (2, b"")
+    assert "standard input is closed; to try nothing, use </dev/null" in tried.stderr
+
+
 def test_try_streams_if_the_chain_can_and_else_takes_all_as_one_message(here: Path) -> None:
     data = os.urandom(1 << 20)
     assert run("try", "identity", "rot13", "rot13", cwd=here, data=data).stdout == data
