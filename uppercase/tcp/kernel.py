@@ -141,7 +141,7 @@ def admit_nobody(skt: socket.socket) -> None:
 
     A client between the last `accept` and the end of the socket would be reset. Over TCP, one that
     comes now gets no answer, tries again after a second, and finds nobody listening, or somebody
-    else; handshakes under way go on, see `hear`. At a UNIX socket it is refused. Those that wait
+    else; handshakes under way go on, see `admit`. At a UNIX socket it is refused. Those that wait
     can still be accepted. Where the system cannot do this, nothing happens.
     """
     if sys.platform != "linux":
@@ -155,7 +155,7 @@ def admit_nobody(skt: socket.socket) -> None:
         _set_least_hops(skt, 255)
 
 
-def hear(transport: ITransport) -> None:
+def admit(transport: ITransport) -> None:
     """Take a client's packets, if its handshake was under way when nobody was to come in."""
     skt = _socket_under(transport)
     if skt is not None and sys.platform == "linux" and skt.family != socket.AF_UNIX:
