@@ -28,7 +28,7 @@ from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory, WatchedFactory
-from uppercase.tcp.kernel import admit_nobody, connections_possible, hear
+from uppercase.tcp.kernel import admit, admit_nobody, connections_possible
 from uppercase.tcp.opening import OpenSocket, SocketEndpoint, bind, listen_error
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
@@ -192,7 +192,7 @@ class TCPService(TransformService):
                 each.acceptor.admit_nobody()
         for connection in self.factory.connections:
             # Another process, whose socket it is too, may have begun to stop before this one.
-            hear(connection.transport)
+            admit(connection.transport)
         hosts = [getattr(each.port.getHost(), "host", "127.0.0.1") for each in opened]
         local = all(ip_address(host).is_loopback for host in hosts)
         return deferLater(self.reactor, _LOCAL_HANDSHAKE if local else _HANDSHAKE)

@@ -41,7 +41,7 @@ from uppercase.errors import BadValue
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._quick import hub_of, prompt
 from uppercase.tcp.factory import TransformFactory
-from uppercase.tcp.kernel import admit_nobody, hear
+from uppercase.tcp.kernel import admit, admit_nobody
 from uppercase.tcp.opening import BACKLOG, OPENER, SocketEndpoint, open_endpoint
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ class Acceptor:
         port.sessionno = number + 1
         transport = self._make(skt, protocol, address, port, number, self._reactor)
         if not self._admits:
-            hear(transport)
+            admit(transport)
         try:
             protocol.makeConnection(transport)
         except Exception:
