@@ -1,8 +1,9 @@
 """The TCP service inside a program that starts and stops it itself."""
 
+import fcntl
 import socket
 import sys
-from errno import EMFILE
+from errno import EADDRNOTAVAIL, EMFILE, ENETUNREACH
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from twisted.internet.threads import deferToThread
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
 from uppercase.services import CannotStart, TCPService, TCPSettings, tcp_service
+from uppercase.services.base import addresses_for_others
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import Listener
 
@@ -131,6 +133,32 @@ async def test_what_others_can_type_is_said(said: list[str]) -> None:
         except OSError:
             return  # a machine that reaches nobody
         assert f"TCP: others reach this machine at {skt.getsockname()[0]}" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there")
+def test_where_no_route_leads_out_others_are_told_what_the_interfaces_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hall's own network may lead nowhere."""
+    ifreqs = {
+        b"lo": bytes(20) + bytes((127, 0, 0, 1)) + bytes(16),
+        b"wlan0": bytes(20) + bytes((192, 0, 2, 7)) + bytes(16),
+    }
+
+    def unreachable(skt: object, address: object) -> None:
+        raise OSError(ENETUNREACH, "Network is unreachable")
+
+    def ioctl(skt: object, request: int, name: bytes) -> bytes:
+        found = ifreqs.get(name.rstrip(b"\0"))
+        if found is None:
+            raise OSError(EADDRNOTAVAIL, "Cannot assign requested address")
+        return found
+
+    kind = type("Socket", (socket.socket,), {"connect": unreachable})
+    monkeypatch.setattr(socket, "socket", kind)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0"), (3, "wlan0")])
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    assert addresses_for_others() == ["192.0.2.7"]
 
 
 @in_reactor

@@ -74,6 +74,14 @@ def peer_is_gone(transport: ITransport) -> bool:
     return _tcp_info(transport, _STATE) == _TCP_CLOSE
 
 
+def end_if_gone(transport: ITransport, seconds: float) -> None:
+    """Have the kernel end a connection whose peer acknowledges nothing for so long, if it can."""
+    skt = _socket_under(transport)
+    if skt is not None and sys.platform == "linux":
+        with suppress(OSError):  # A UNIX socket's peer is never gone like that.
+            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1e3))
+
+
 def refuse_group(host: str) -> None:
     """Refuse a broadcast or multicast address: one can listen there, and nobody can connect.
 
