@@ -1,5 +1,6 @@
 """Metrics of a real process: what a scraper sees, and what a bad one cannot do."""
 
+import resource
 import signal
 import socket
 import threading
@@ -190,6 +191,21 @@ def test_a_thousand_scrapers_hurt_nobody(server: Server) -> None:
         assert len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) < 60
     for scraper in idle:
         scraper.close()
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="another's limits need Linux")
+def test_who_comes_while_there_is_no_descriptor_waits(server: Server) -> None:
+    """Twisted's own port would try again at once and forever, with a line in the log each time."""
+    pid, port = server.process.pid, port_of(server)
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, hard))
+    with connect(port) as client:
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        server.wait_for_log("no connection can be accepted for now: Too many open files")
+        time.sleep(0.3)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert b"200 OK" in receive_all(client)
+    assert server.log().count("accept") < 10
 
 
 def test_only_so_many_a_second_are_answered(server: Server) -> None:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IListeningPort
 from twisted.internet.protocol import connectionDone
+from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 from twisted.web.resource import Resource
 from twisted.web.server import Request as SiteRequest
 from twisted.web.server import Site
+from zope.interface import implementer
 
 from uppercase.core.guards import TokenBuckets
 from uppercase.core.values import has_argument, host_address
@@ -63,8 +65,9 @@ class _Request(SiteRequest):
         self.finish()
 
 
+@implementer(IHalfCloseableProtocol)
 class BoundedChannel(HTTPChannel):
-    """One connection of somebody who asks."""
+    """One connection of somebody who asks; whoever sends no more is let go."""
 
     # Whatever stream transport an endpoint gives.
     transport: Any
@@ -84,6 +87,11 @@ class BoundedChannel(HTTPChannel):
         deadline = self.factory.channels.pop(self, None)
         if deadline is not None and deadline.active():
             deadline.cancel()
+
+    def readConnectionLost(self) -> None:
+        self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None: ...
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.leave_bounds()
@@ -162,7 +170,8 @@ class WebService(Service):
         """Listen, while twistd has its privileges, if it tells of that step; else at the start."""
         if self._opening is not None:
             return
-        self._opening = self._listener.endpoint.listen(self.site).addCallback(self._opened)
+        opening = self._listener.listen(self.site, self._reactor, self._accept_failed)
+        self._opening = opening.addCallback(self._opened)
         try:
             see_through(self._opening, self._listener.description, self._reactor)
         except CannotListen as error:
@@ -171,6 +180,10 @@ class WebService(Service):
     def _opened(self, port: IListeningPort) -> None:
         self.port = port
         self.opened(self._listener.name(port))
+
+    def _accept_failed(self, error: OSError) -> None:
+        why = f"no connection can be accepted for now: {error.strerror}; new clients wait"
+        say(f"{self._listener.description}: {why}", LogLevel.warn)
 
     def opened(self, address: str) -> None: ...
 
