@@ -221,6 +221,12 @@ def test_an_address_that_answers_nothing_leaves_time_for_the_next(
         assert 2 <= time.monotonic() - started < 7
 
 
+def test_an_address_that_takes_no_datagrams_is_said_so() -> None:
+    """Broadcast, of which a client has to say that it means it."""
+    with pytest.raises(NetworkError, match=r"cannot reach UDP 255\.255\.255\.255:12000"):
+        reachable(Target("255.255.255.255", udp=True))
+
+
 def test_a_unix_socket_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="nothing listens on UNIX socket"):
         connect_tcp(Target(unix=str(tmp_path / "socket")))

@@ -63,6 +63,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
         (["send", "-u", "--retries", "1.5"], "got '1.5'; a whole number"),
         (["send", "-u", "--window", "100000"], "512"),
         (["send", "-u", "--on-loss", "cry"], "'cry'"),
+        (["send", "-u", "--chunk=9", "--on-loss=empty"], "but chunks have no empty lines"),
         (["send", ":0"], "got '0' for the port"),
         (["send", "a", "b"], "got 'b' beside the address; one address is accepted"),
         (["send", "a", "7" * 5000], "beside the address; one address is accepted"),
@@ -88,6 +89,18 @@ def test_a_mistake_is_one_sentence_and_status_2(
     assert captured.err.startswith("uppercase: ")
     assert sentence in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", [40, 50, 80])
+def test_help_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but the examples, which are to be typed as they are."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["send", "--help"]) == 0
+    options = capsys.readouterr().out.partition("Usage:")[2]
+    assert "--on-loss [fail|skip|empty]" in options
+    assert max(map(len, options.splitlines())) <= columns
 
 
 def test_help_imports_neither_twisted_nor_a_server() -> None:

@@ -348,12 +348,20 @@ def test_what_an_evil_server_sends_is_not_kept() -> None:
     assert len(display.found) == 40
 
 
+def test_how_it_stands_is_an_object_among_objects(capsys: pytest.CaptureFixture[str]) -> None:
+    totals = make_tracker().totals
+    Display(Target(), TIMEOUT, totals, quiet=True, as_json=True, timestamps=False).show_interim()
+    assert '"type": "interim"' in capsys.readouterr().out
+
+
 def test_a_server_that_stops_reading_is_told() -> None:
     lines, _, transport = make_lines()
     assert transport.producer is lines
     lines.pauseProducing()
     with pytest.raises(NetworkError, match="has stopped reading"):
         lines.send(b"x" * (32 << 20))
+    lines.close()
+    assert transport.disconnected, "what waits is dropped"
 
 
 def test_a_reset_is_told_from_an_orderly_end() -> None:

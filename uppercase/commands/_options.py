@@ -71,6 +71,9 @@ COUNT: Final = Quantity("n", parse_count)
 
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
+ANY_PATH: Final = click.Path(readable=False)
+"""A text that shells complete as a path; whoever opens it says what is wrong with it."""
+
 _server = section("Server")
 _judgement = section("Judgement")
 
@@ -82,17 +85,11 @@ _SERVER: Final = (
         help=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, $UPPERCASE_PORT or {DEFAULT_PORT}.",
     ),
     _server("-u", "--udp", bool, "UDP; without it, TCP."),
-    _server("--unix", str, "A UNIX socket.", metavar="PATH", shell_complete=FILE.shell_complete),
+    _server("--unix", ANY_PATH, "A UNIX socket."),
     _server("-4", "ipv4", bool, "IPv4 only."),
     _server("-6", "ipv6", bool, "IPv6 only."),
     _server("--tls", bool, "TLS; the certificate is verified."),
-    _server(
-        "--ca",
-        str,
-        "Authorities to trust, in PEM.",
-        metavar="FILE",
-        shell_complete=FILE.shell_complete,
-    ),
+    _server("--ca", ANY_PATH, "Authorities to trust, in PEM.", metavar="FILE"),
     _server("--insecure", bool, "Trust any certificate."),
 )
 

@@ -17,6 +17,7 @@ import click
 from uppercase import lab as labs
 from uppercase.commands import NETWORK, OK, _options, running
 from uppercase.commands._options import (
+    ANY_PATH,
     COUNT,
     DURATION,
     FILE,
@@ -60,6 +61,14 @@ class _Picture(click.Path):
 
 _PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
 _ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
+_program = partial(
+    click.argument,
+    "command",
+    nargs=-1,
+    type=ANY_PATH,
+    metavar="-- COMMAND ARG...",
+    help="The program.",
+)
 
 
 def _preset(text: str, *kinds: Any) -> Callable[[Function], Function]:
@@ -136,14 +145,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
 )
 @_output("--timeline", _PICTURE, f"Write the timeline to this file too, as {_ACCEPTED}.")
 @_output("--record", FILE, "Write the record to this file, as the services do.")
-@click.argument(
-    "command",
-    nargs=-1,
-    required=True,
-    metavar="-- COMMAND ARG...",
-    help="The program.",
-    shell_complete=FILE.shell_complete,
-)
+@_program(required=True)
 def run(
     udp: bool,
     transforms: tuple[str, ...],
@@ -310,13 +312,7 @@ class _Grade(Command):
     help="One of --list, or a TOML file.",
     shell_complete=completer(_exercises),
 )
-@click.argument(
-    "command",
-    nargs=-1,
-    metavar="-- COMMAND ARG...",
-    help="The program.",
-    shell_complete=FILE.shell_complete,
-)
+@_program()
 def grade(
     listed: bool,
     port: int,

@@ -35,6 +35,8 @@ from uppercase.services.logs import Counters, LogObserver, say
 
 _log: Final = Logger("uppercase")
 
+_SIOCGIFADDR: Final = 0x8915  # linux/sockios.h
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -162,7 +164,10 @@ class Repeated(LoopingCall):
 
 
 def addresses_for_others() -> list[str]:
-    """Return the addresses that this machine sends from: those that others can type."""
+    """Return the addresses that this machine sends from: those that others can type.
+
+    Where no route leads out, as on a network of a hall's own, those of its interfaces (Linux).
+    """
     found = []
     # Documentation addresses (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing.
     for outside in ("192.0.2.1", "2001:db8::1"):
@@ -170,7 +175,20 @@ def addresses_for_others() -> list[str]:
         with suppress(OSError), socket.socket(values.family_of(outside), socket.SOCK_DGRAM) as skt:
             skt.connect((outside, 9))
             found.append(str(skt.getsockname()[0]))
-    return found
+    return found or [*_interface_addresses()]
+
+
+def _interface_addresses() -> Iterator[str]:
+    """Return the IPv4 address of each interface of this machine but loopback's."""
+    with suppress(ImportError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
+        from fcntl import ioctl  # Windows has none.
+
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # It has no such address, or this is not Linux.
+                ifreq = ioctl(skt, _SIOCGIFADDR, name.encode().ljust(40, b"\0"))
+                address = socket.inet_ntoa(ifreq[20:24])
+                if not address.startswith("127."):
+                    yield address
 
 
 @implementer(IObserver)

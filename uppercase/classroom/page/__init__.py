@@ -39,6 +39,7 @@ from uppercase.core.values import printable_address
 from uppercase.services.base import Repeated, TransformService, addresses_for_others
 from uppercase.services.logs import say
 from uppercase.services.web import BoundedSite, WebService, host_in, is_loopback, why_foreign
+from uppercase.tcp.kernel import end_if_gone
 
 __all__ = ["Audience", "PageService"]
 
@@ -249,6 +250,8 @@ class PageService(WebService):
         self.watchers[watcher.token] = watcher
         channel: Any = request.channel
         channel.leave_bounds()
+        # The system's buffer has room for more frames than a phone that is gone is worth.
+        end_if_gone(channel.transport, STALLED)
         watcher.push(self.greeting(watcher))
 
     def greeting(self, watcher: _Watcher) -> bytes:

@@ -39,11 +39,6 @@ class Messages:
         """Return the reply to a message, or None if every attempt went unanswered."""
         self.asked += 1
         name = f"message {self.asked}"
-        if len(message) > self.max_message:
-            raise UserError(
-                f"got a message of {len(message):,} bytes; a datagram to {self.datagrams.target} "
-                f"carries at most {self.max_message:,}; cut the input with --chunk, or use TCP"
-            )
         if self.warn and len(message) > SAFE_DATAGRAM:
             say(
                 f"{name} has {len(message):,} bytes; more than {SAFE_DATAGRAM:,} "
