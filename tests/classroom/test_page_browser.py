@@ -19,6 +19,7 @@ LIVE = "document.getElementById('state')?.dataset.state === 'live'"
 ROWS = "[...document.querySelectorAll('#rows li')].map((row) => row.textContent)"
 WIDTH = "document.documentElement.scrollWidth"
 ARROWS = "[...document.querySelectorAll('#arrows .shaft')].map((each) => each.getAttribute('d'))"
+FOLLOW = "document.getElementById('follow').ariaPressed"
 HOLDS_FOCUS = "document.activeElement.ariaPressed === 'true'"
 
 TWO_SERVICES = """
@@ -76,6 +77,12 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             assert browser.eval("document.querySelectorAll('#clients button').length") == 2
             browser.eval("document.querySelector('#clients button').click()")
             browser.wait_for("document.getElementById('whose').textContent.startsWith('client A')")
+
+            # The newest stays in view until one scrolls back.
+            browser.eval("document.getElementById('timeline').focus()")
+            browser.wait_for("document.getElementById('timeline').scrollTop > 100")
+            browser.press("PageUp", 33)
+            browser.wait_for(f"{FOLLOW} === 'false'")
 
             # Numbers begin again after a silent minute: its first datagram is not this one.
             peer = browser.eval("document.querySelectorAll('#clients .peer')[1].textContent")
@@ -142,6 +149,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                         client.connect((host, int(port)))
                         client.send(b"hello")
                 browser.wait_for(f"{ROWS}.some((row) => row.includes('HELLO'))")
+                browser.eval("document.getElementById('follow').click()")
                 button = "document.querySelectorAll('#services button')[1]"
                 browser.eval(f"{button}.focus(); {button}.click()")
                 browser.wait_for(f"{ROWS}.length === 2")

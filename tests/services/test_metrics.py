@@ -276,9 +276,7 @@ def test_metrics_are_on_loopback_unless_told_otherwise(given: str, meant: str) -
 def late(monkeypatch: pytest.MonkeyPatch) -> Deferred[Any]:
     """Return what fires when an endpoint of a third party listens: it waits for something first."""
     listening: Deferred[Any] = Deferred()
-    listener = SimpleNamespace(
-        context=None, description="late:1", endpoint=SimpleNamespace(listen=lambda _: listening)
-    )
+    listener = SimpleNamespace(context=None, description="late:1", listen=lambda *_: listening)
     monkeypatch.setattr("uppercase.services.web.listener_of_string", lambda *_: listener)
     return listening
 

@@ -68,7 +68,7 @@ async def test_a_service_that_can_listen_but_not_accept_does_not_start(
     def full(*_: object) -> object:
         raise OSError(EMFILE, "Too many open files")
 
-    monkeypatch.setattr("uppercase.tcp.listening.acceptor_of", full)
+    monkeypatch.setattr("uppercase.tcp.listening.Acceptor", full)
     with pytest.raises(CannotStart, match="cannot listen on --port: Too many open files"):
         made().startService()
     await deferLater(reactor, 0)  # until what was opened is closed
@@ -215,8 +215,7 @@ async def test_whose_handshake_is_under_way_when_a_stop_begins_is_heard(by_anoth
     """The stop may be that of another process, whose socket it is too."""
     service = made()
     port = start(service)
-    acceptor = service._open[0].acceptor
-    assert acceptor is not None
+    acceptor: Any = service.ports[0]
     # Until the client says something, its handshake is under way.
     acceptor._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:

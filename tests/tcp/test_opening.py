@@ -35,12 +35,12 @@ def ask(path: Path) -> bytes:
         client.settimeout(10)
         client.connect(str(path))
         client.sendall(b"hello")
-        return client.recv(100)
+        return client.makefile("rb").read()
 
 
 async def listen(text: str) -> Any:
-    """Listen by a port that accepts by itself, as that of metrics does."""
-    return await listener_of_string(installed, text).endpoint.listen(Factory.forProtocol(Echo))
+    served = Factory.forProtocol(Echo)
+    return await listener_of_string(installed, text).listen(served, installed, Mock())
 
 
 @pytest.mark.parametrize("number", ["999999999", "ours"])

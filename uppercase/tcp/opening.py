@@ -151,13 +151,10 @@ class _UNIXPort(unix.Port):
         self.fileno = self.socket.fileno  # type: ignore[method-assign] # as Twisted's
 
     def startListening(self) -> None:
-        """Do what Twisted's does, except to the socket."""
-        tcp._reservedFD.reserve()
-        self.numberAccepts = 100
+        """Do what Twisted's does, except to the socket; accepting is up to an `Acceptor`."""
         factory: Any = self.factory
         factory.doStart()
         self.connected = True
-        self.startReading()  # type: ignore[no-untyped-call]
 
     def stopListening(self, *reason: Any) -> Any:
         ended = self.loseConnection(*reason)  # type: ignore[no-untyped-call]
