@@ -178,16 +178,6 @@ class CallResult:
         """Return whether a client could tell no difference except in the wording of an error."""
         return self.output == other.output and type(self.error) is type(other.error)
 
-    @property
-    def place(self) -> str:
-        """Where the error was raised, the innermost place in the author's code, or ""."""
-        if self.error is None:
-            return ""
-        for frame in reversed(extract_tb(self.error.__traceback__)):
-            if not frame.filename.startswith(("<", *_NOT_THE_AUTHORS)):
-                return f"{frame.filename}, line {frame.lineno}"
-        return ""
-
     def __str__(self) -> str:
         if self.error is None:
             return f"gave {show(self.output)}"
@@ -430,6 +420,14 @@ def _call(transform: ITransform, message: bytes) -> CallResult | Deferred[CallRe
     if not started.called:
         started.addTimeout(KIT_WAIT, the_reactor(), give_up)
     return started
+
+
+def place_of(error: BaseException) -> str:
+    """Return where it was raised, in brackets: the innermost place in the author's code, or ""."""
+    for frame in reversed(extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(("<", *_NOT_THE_AUTHORS)):
+            return f" ({frame.filename}, line {frame.lineno})"
+    return ""
 
 
 def _bytes(result: object) -> bytes:
