@@ -1,4 +1,4 @@
-"""The `uppercase` command, on top of the client library: a module or folder per sub-command.
+"""The `uppercase` command, on top of the client library: modules and folders of sub-commands.
 
 Here it is a process: its exit status, signals and standard output. This module imports next to
 nothing, so that Ctrl-C is caught while the rest loads (`uppercase.__main__`).
