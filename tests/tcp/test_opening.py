@@ -79,7 +79,7 @@ def test_as_many_clients_may_wait_as_the_string_says_by_name_or_by_place(
     asked: list[int] = []
     monkeypatch.setattr(socket.socket, "listen", lambda _, number: asked.append(number))
     endpoint: Any = listener_of_string(installed, given).endpoint
-    endpoint.open().release()
+    endpoint.open().close()
     assert asked == [backlog]
 
 
@@ -112,7 +112,7 @@ def test_what_is_opened_and_closed_leaves_nothing_for_the_end(
     endpoint: Any = listener_of_string(installed, f"unix:{tmp_path / 'socket'}").endpoint
     opened = endpoint.open()
     assert len(ends) == 1
-    opened.release()
+    opened.close()
     assert not ends
 
 

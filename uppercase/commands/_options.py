@@ -186,7 +186,7 @@ def acceptable(counts: Any, max_loss: float) -> bool:
 
 
 Expect = Callable[[bytes], bytes]
-"""Gives the reply that a message must have."""
+"""Returns the reply that a message must have."""
 
 
 def expectation(specs: Sequence[str]) -> Expect:

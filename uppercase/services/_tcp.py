@@ -29,7 +29,7 @@ from uppercase.tcp import listening
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit, admit_nobody, connections_possible
-from uppercase.tcp.opening import OpenSocket, SocketEndpoint, bind, listen_error
+from uppercase.tcp.opening import SocketEndpoint, bind, listen_error
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
@@ -122,15 +122,14 @@ class TCPService(TransformService):
             see_through(opening, listener.description, self.reactor)
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
-        endpoint = SocketEndpoint(self.reactor, partial(OpenSocket, skt, skt.close))
+        endpoint = SocketEndpoint(self.reactor, lambda: skt)
         for listener in self._listeners:
             if listener.place == place:
                 return listener._replace(endpoint=endpoint)
         return listening.Listener(place, endpoint, None, self.proxies, place)
 
-    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
-        skt = bind(host, port)
-        return _place(SHORTHAND, skt, skt.close)
+    def open_address(self, host: str, port: int, workers: int) -> list[socket.socket]:
+        return [bind(host, port)]
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
         for listener in self._listeners:
@@ -139,7 +138,13 @@ class TCPService(TransformService):
                     f"cannot share {listener.description} among workers: only tcp:, tcp6:, tls:, "
                     "unix: and systemd: endpoints have a socket to share; leave out --workers"
                 )
-            yield _place(listener.place, *listener.endpoint.open())
+            yield OpenPlace(listener.place, [listener.endpoint.open()])
+
+    def release(self, opened: OpenPlace) -> None:
+        # What another process has opened, others serve.
+        if _ends_with_us(opened.place) and not self.settings.inherits:
+            admit_nobody(opened.sockets[0])
+        super().release(opened)
 
     def share_limits(self, workers: int) -> None:
         admission = self.factory.admission
@@ -267,16 +272,6 @@ def see_through(opening: Deferred[Any], description: str, reactor: Any) -> None:
             reactor.stop()
 
     opening.addCallback(end_if_failed)
-
-
-def _place(place: str, skt: socket.socket, close: Callable[[], object]) -> OpenPlace:
-    def release() -> None:
-        # Other processes serve it to its end.
-        if _ends_with_us(place):
-            admit_nobody(skt)
-        close()
-
-    return OpenPlace(place, [skt], release)
 
 
 class Board:

@@ -88,12 +88,12 @@ class UDPService(base.TransformService):
     def _opened_sockets(self) -> list[socket.socket]:
         return [skt for each in self.opened for skt in each.sockets]
 
-    def open_address(self, host: str, port: int, workers: int) -> base.OpenPlace:
-        return base.OpenPlace.of(base.SHORTHAND, open_for_each(host, port, workers))
+    def open_address(self, host: str, port: int, workers: int) -> list[socket.socket]:
+        return open_for_each(host, port, workers)
 
     def open_listed(self, workers: int) -> Iterator[base.OpenPlace]:
         for text in self.settings.listen:
-            yield base.OpenPlace.of(text, self._openers[text](workers))
+            yield base.OpenPlace(text, self._openers[text](workers))
 
     def share_limits(self, workers: int) -> None:
         limits = self.responder.limits

@@ -98,20 +98,10 @@ another."""
 
 
 class OpenPlace(NamedTuple):
-    """What was opened, and is served by this process or others: a socket for each, or one for all.
-
-    Attributes:
-        release: lets go of the place, which other processes may still serve.
-    """
+    """What is served by this process or others: a socket for each, or one for all."""
 
     place: str
     sockets: list[socket.socket]
-    release: Callable[[], object]
-
-    @classmethod
-    def of(cls, place: str, sockets: list[socket.socket]) -> "OpenPlace":
-        """Return one that is released by closing its sockets."""
-        return cls(place, sockets, lambda: list(map(socket.socket.close, sockets)))
 
 
 _MAY_BE_ZERO: Final = ("port", "drain", "drain_quiet", "loop_guard", "receive_buffer")
@@ -330,7 +320,8 @@ class TransformService(Service, ABC):
             try:
                 for host in settings.hosts():
                     try:
-                        opened.append(self.open_address(host, port, workers))
+                        sockets = self.open_address(host, port, workers)
+                        opened.append(OpenPlace(SHORTHAND, sockets))
                     except CannotListen as error:
                         may_lack = ":" in host and (host,) not in asked_for
                         if not (may_lack and error.errno in _NO_SUCH_ADDRESS):
@@ -340,7 +331,7 @@ class TransformService(Service, ABC):
                         port = opened[0].sockets[0].getsockname()[1]
             except CannotListen as error:
                 for each in opened:
-                    each.release()
+                    self.release(each)
                 # A port that was free in one family may be taken in the other.
                 in_use = error.errno == errno.EADDRINUSE
                 if settings.port_number() or not (opened and tries_left and in_use):
@@ -350,7 +341,7 @@ class TransformService(Service, ABC):
         raise AssertionError("the last try returns or raises")
 
     @abstractmethod
-    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
+    def open_address(self, host: str, port: int, workers: int) -> list[socket.socket]:
         """Open one address of the shorthands, or raise `CannotListen`."""
 
     @abstractmethod
@@ -370,8 +361,13 @@ class TransformService(Service, ABC):
     def close(self) -> None:
         """Close what is open; what others serve is no longer watched."""
         while self.opened:
-            self.opened.pop().release()
+            self.release(self.opened.pop())
         self._log_observer.stop()
+
+    def release(self, opened: OpenPlace) -> None:
+        """Let go of a place, which other processes may still serve."""
+        for skt in opened.sockets:
+            skt.close()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer what was asked within the drain time, and sum up.
