@@ -25,7 +25,7 @@ HOLDS_FOCUS = "document.activeElement.ariaPressed === 'true'"
 
 TWO_SERVICES = """
 page = "0"
-[services.lines]
+[services.one_whose_name_has_more_letters_than_a_phone_has_room_for]
 protocol = "tcp"
 port = 0
 interface = "127.0.0.1"
@@ -158,6 +158,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 # No arrow of the other service is left: one goes to the right, and one back.
                 browser.wait_for(f"{ARROWS}.length === 2")
                 assert sum(each.startswith("M0 ") for each in browser.eval(ARROWS)) == 1
+                browser.size(360, 740)
+                assert browser.eval(WIDTH) == 360
                 browser.eval("document.getElementById('line').focus()")
                 browser.command("Input.insertText", text="hello")
                 browser.press_return()
