@@ -73,6 +73,10 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             lines = browser.eval(
                 "[...document.querySelectorAll('#key-lines li')].map((line) => line.textContent)"
             )
+            current = browser.eval(
+                "document.querySelector('#key-lines [aria-current]').textContent"
+            )
+            assert lines.index(current) == 1
             experiment = make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7)
             assert lines == [str(row) for row in answer_key(experiment, len(lines))]
             assert browser.eval("document.querySelectorAll('#clients button').length") == 2
