@@ -46,6 +46,11 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         browser = Browser(tmp_path / "profile")
         try:
             browser.size(1280, 800)
+            browser.command("Emulation.setScriptExecutionDisabled", value=True)
+            browser.open(url)
+            browser.wait_for("document.querySelector('header noscript')?.offsetHeight > 0")
+            assert "Nothing" not in browser.eval("document.body.innerText")
+            browser.command("Emulation.setScriptExecutionDisabled", value=False)
             browser.open(url)
             browser.wait_for(LIVE)
             assert "Nothing has come yet" in browser.eval("document.body.innerText")
