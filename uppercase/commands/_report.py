@@ -11,6 +11,7 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -145,7 +146,9 @@ def _check_plot(
             )
         require_matplotlib(f"--plot needs the matplotlib library; install it: {install('plots')}")
         try:
-            path.open("ab").close()
+            # What is not there yet is not made: there may be nothing to draw.
+            with path.open("ab") if path.exists() else TemporaryFile(dir=path.parent):
+                pass
         except OSError as error:
             raise _cannot_write(path, error) from error
     return path
