@@ -11,12 +11,11 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from uppercase.commands._options import FILE, require_matplotlib
+from uppercase.commands._options import FILE, require_matplotlib, try_to_write
 from uppercase.commands.group import Function, section
 from uppercase.core.values import printable
 from uppercase.errors import UserError, install
@@ -146,9 +145,7 @@ def _check_plot(
             )
         require_matplotlib(f"--plot needs the matplotlib library; install it: {install('plots')}")
         try:
-            # What is not there yet is not made: there may be nothing to draw.
-            with path.open("ab") if path.exists() else TemporaryFile(dir=path.parent):
-                pass
+            try_to_write(path)
         except OSError as error:
             raise _cannot_write(path, error) from error
     return path
