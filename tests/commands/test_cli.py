@@ -4,9 +4,11 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,6 +135,27 @@ def test_help_is_there_at_once() -> None:
         processor_time(command_line("--help")) - processor_time(interpreter) < here(0.6)
         for _ in range(3)
     )
+
+
+@pytest.mark.parametrize("command", [["ping", "-u"], ["send", "-u"], ["bench"], ["bench", "-u"]])
+def test_ctrl_c_ends_a_command_that_waits_for_a_server_of_names(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would see it only when the system's call is over."""
+
+    def look_up(*_: object) -> None:
+        handlers.append(signal.getsignal(signal.SIGINT))
+        raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+
+    handlers: list[Any] = []
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main([*command, "nowhere.example"]) == 1
+        assert handlers == [signal.SIG_DFL]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_without(closed: str, *arguments: str) -> Outcome:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,17 @@ def test_a_pid_file_has_an_owner_only_while_its_process_runs(
     else:
         with pytest.raises(UserError, match=f"number {whose} has it; remove it if that is none"):
             check_places({"pidfile": str(path)})
+
+
+def test_a_pid_file_that_there_is_no_room_for_is_a_sentence(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write the pid file \S+ \(file too large\)"):
+            check_places({"pidfile": str(tmp_path / "twistd.pid")})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_to_run_in_may_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

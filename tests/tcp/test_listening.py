@@ -22,7 +22,8 @@ from zope.interface import implementer
 
 from tests.conftest import LoggedErrors
 from uppercase.errors import CannotListen
-from uppercase.tcp.listening import Acceptor, Listener, acceptor_of
+from uppercase.tcp._quick import hub_of
+from uppercase.tcp.listening import Acceptor, Listener
 from uppercase.tcp.opening import bind, listen_error
 
 
@@ -181,7 +182,8 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
     family = {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6, "unix": socket.AF_UNIX}[kind]
     with socket.socket(family) as early, socket.socket(family) as late:
         early.connect(host.name if kind == "unix" else (host.host, host.port))
-        acceptor: Any = acceptor_of(port, installed, lambda error: None)
+        acceptor: Any = Acceptor(port, hub_of(installed), lambda error: None)
+        acceptor.startListening()
         await ended.get()
         acceptor.accept_waiting()
         late.connect(early.getpeername())
@@ -222,7 +224,8 @@ async def test_a_fault_at_one_connection_costs_the_next_one_nothing(
     made: list[Protocol] = []
     endpoint = serverFromString(installed, "tcp:0:interface=127.0.0.1")
     port: Any = await endpoint.listen(Factory.forProtocol(Echo))
-    acceptor: Any = acceptor_of(port, installed, lambda error: None)
+    acceptor = Acceptor(port, hub_of(installed), lambda error: None)
+    acceptor.startListening()
     host = port.getHost()
     replies = []
     for _ in range(2):

@@ -114,10 +114,22 @@ class Listener(NamedTuple):
         on_scarce: Callable[[OSError], None],
         waits: Callable[[], bool] | None = None,
     ) -> Deferred[IListeningPort]:
-        """Listen, and accept as an `Acceptor` does, whose arguments these are."""
+        """Listen, and have an `Acceptor` accept; what is no port of Twisted's does so by itself."""
+
+        def accept(port: IListeningPort) -> IListeningPort:
+            if not isinstance(port, Port):
+                return port
+            try:
+                acceptor = Acceptor(port, hub_of(reactor), on_scarce, waits)
+            except BaseException:  # Such as for want of a descriptor.
+                port.stopListening()
+                raise
+            acceptor.startListening()
+            return acceptor
+
         factory = with_stages(served, self.proxies, self.context)
         listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
-        return listening.addCallback(acceptor_of, reactor, on_scarce, waits)
+        return listening.addCallback(accept)
 
     def name(self, port: IListeningPort) -> str:
         """Return what the ready line calls its port: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
@@ -307,24 +319,6 @@ def _address_of(family: int, address: Any) -> IAddress:
     return (IPv6Address if family == socket.AF_INET6 else IPv4Address)("TCP", *address)
 
 
-def acceptor_of(
-    port: IListeningPort,
-    reactor: Any,
-    on_scarce: Callable[[OSError], None],
-    waits: Callable[[], bool] | None = None,
-) -> IListeningPort:
-    """Return what accepts for a port: one that is not Twisted's does so by itself."""
-    if not isinstance(port, Port):
-        return port
-    try:
-        acceptor = Acceptor(port, hub_of(reactor), on_scarce, waits)
-    except BaseException:  # Such as for want of a descriptor.
-        port.stopListening()
-        raise
-    acceptor.startListening()
-    return acceptor
-
-
 def listener_of_string(
     reactor: Any, description: str, proxies: DeclaredPeers | None = None
 ) -> Listener:
@@ -400,8 +394,9 @@ def _bad_description(description: str, kind: str, error: Exception) -> BadValue:
             f"got {description!r}, but systemd has passed no such socket (LISTEN_FDS, "
             "LISTEN_FDNAMES); start the service through its .socket unit, and count index= from 0"
         )
-    form = "tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
+    others = "tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
+    form = _TLS_FORM if kind in ("tls", "ssl") else others
     return BadValue(
         f"got {description!r}, which is not an endpoint string ({error}); accepted are strings "
-        f"such as {_TLS_FORM if kind in ('tls', 'ssl') else form}"
+        rf"such as {form}, with \: for each colon in a value"
     )

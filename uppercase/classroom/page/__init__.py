@@ -54,7 +54,8 @@ STALLED: Final = 15.0
 
 HEARTBEAT: Final = 10.0
 """Seconds after which something is written even where nothing happens, so that both sides notice
-when the other is gone; proxies give up after 30 or more."""
+when the other is gone: the script, too, to which a browser tells of no silence. Proxies give up
+after 30 or more."""
 
 WATCHERS: Final = 256  # How many may watch: a class of 200 with a few second screens.
 
@@ -276,7 +277,7 @@ class PageService(WebService):
         changes = self._changes()
         if changes or now - self._last_write >= HEARTBEAT:
             self._last_write = now
-            self._deliver(_frame("frame", changes) if changes else b": still here\n\n", watchers)
+            self._deliver(_frame("frame" if changes else "still", changes), watchers)
 
     def _deliver(self, data: bytes, watchers: Sequence[_Watcher]) -> None:
         """Write to some, and to the others in the next turns of the reactor."""

@@ -9,6 +9,7 @@ const ROWS = 300; // clients in the table: more are counted in the totals only
 const PATIENCE = 5000; // milliseconds until a line that was sent counts as unanswered
 const GESTURE = 1000; // milliseconds for which a wheel, a finger or a key goes on scrolling
 const RETRY = 4000; // milliseconds until a refused stream is tried again
+const SILENCE = 25000; // milliseconds without the server's sign of life, which comes each 10 s
 const COLUMNS = ["lost", "duplicated", "corrupted", "delayed", "reordered", "dropped"];
 const WELL = ["closed finished", "closed answered"];
 
@@ -32,13 +33,31 @@ const number = new Intl.NumberFormat("en");
 
 function listen() {
   const events = new EventSource("events");
-  events.addEventListener("hello", (event) => greet(JSON.parse(event.data)));
-  events.addEventListener("frame", (event) => take(JSON.parse(event.data)));
+  let timer = 0;
+  const wait = (milliseconds) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      lose();
+      events.close();
+      listen();
+    }, milliseconds);
+  };
+  wait(SILENCE);
+  for (const [name, act] of Object.entries({ hello: greet, frame: take, still: () => {} })) {
+    events.addEventListener(name, (event) => {
+      wait(SILENCE);
+      act(JSON.parse(event.data));
+    });
+  }
   events.addEventListener("error", () => {
-    say("state", "connection lost, trying again");
-    at("state").dataset.state = "lost";
-    if (events.readyState === EventSource.CLOSED) setTimeout(listen, RETRY);
+    lose();
+    wait(RETRY);
   });
+}
+
+function lose() {
+  say("state", "connection lost, trying again");
+  at("state").dataset.state = "lost";
 }
 
 function greet(told) {

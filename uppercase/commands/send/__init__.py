@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target, reachable
-from uppercase.commands import CHUNK, NETWORK, OK, _options, running, write_all
+from uppercase.commands import CHUNK, NETWORK, OK, _options, look_up, running, write_all
 from uppercase.commands._options import COUNT, SIZE
 from uppercase.commands.group import Command, say, section
 from uppercase.core.framing import SizeFramer, make_framer
@@ -140,7 +140,7 @@ def _send_datagrams(
     from uppercase.commands.send._datagrams import Messages
     from uppercase.commands.send._stream import Source
 
-    addresses = reachable(target)
+    addresses = look_up(reachable, target)
     only_ipv6 = all(address.family == socket.AF_INET6 for address in addresses)
     limit = IPV6_MAX_DATAGRAM if only_ipv6 else IPV4_MAX_DATAGRAM
     again = UDP_RETRIES if retries is None else retries
