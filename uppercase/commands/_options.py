@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -175,6 +176,13 @@ def require_matplotlib(complaint: str) -> None:
         raise UserError(complaint)
     # Before it is imported: it logs things about fonts and folders that nobody asked for.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
+def try_to_write(path: Path) -> None:
+    """Raise `OSError` if a file could not be written; one that is not there yet is not made."""
+    if path.is_file() or not path.exists():  # A pipe would be waited for.
+        with path.open("ab") if path.exists() else TemporaryFile(dir=path.parent):
+            pass
 
 
 def acceptable(counts: Any, max_loss: float) -> bool:

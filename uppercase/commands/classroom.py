@@ -24,6 +24,7 @@ from uppercase.commands._options import (
     PORT,
     require_matplotlib,
     transform_names,
+    try_to_write,
 )
 from uppercase.commands.group import Command, Function, completer, say, section
 from uppercase.core.values import host_address
@@ -174,7 +175,7 @@ def run(
     from uppercase.classroom.record import look_for_writer
     from uppercase.classroom.timeline import Timeline, draw_text
 
-    _look_for_folders(timeline, record)
+    _look_for_room(timeline, record)
     if record is not None:
         look_for_writer(record)
     service = ObservedService(
@@ -256,11 +257,12 @@ def _leave_nobody_behind() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _look_for_folders(*files: Path | None) -> None:
+def _look_for_room(*files: Path | None) -> None:
     """Refuse files that could not be written in the end; what a program did is not repeated."""
     for file in files:
         if file is not None and not file.parent.is_dir():
             raise UserError(f"cannot write {file}: there is no folder {file.parent}")
+        _save(file, try_to_write)
 
 
 def _save(path: Path | None, write: Callable[[Path], object]) -> None:
@@ -345,7 +347,7 @@ def grade(
         return _list()
     if exercise is None or not command:
         raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
-    _look_for_folders(junit, gradescope)
+    _look_for_room(junit, gradescope)
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     _leave_nobody_behind()
