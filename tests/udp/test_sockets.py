@@ -153,6 +153,10 @@ def test_an_address_of_another_machine_is_one_sentence() -> None:
         listen_on("udp:0:interface=192.0.2.1")
     with pytest.raises(CannotListen, match=r"cannot listen on UDP \[2001:db8::1\]:0: this machine"):
         listen_on(r"udp:0:interface=2001\:db8\:\:1")
+    with pytest.raises(
+        CannotListen, match=r"cannot listen on UDP \[fe80::1%nope\]:0: this machine"
+    ):
+        listen_on(r"udp:0:interface=fe80\:\:1%nope")
     needs = r"\[fe80::1\]:0: .*; a link-local address needs its interface, as in fe80::1%eth0$"
     with pytest.raises(CannotListen, match=needs):
         listen_on(r"udp:0:interface=fe80\:\:1")
