@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,7 +12,7 @@ from twisted.application import app
 from twisted.python import usage
 
 from uppercase.errors import UserError
-from uppercase.limits import Limits
+from uppercase.limits import RECORD_BYTES, RECORD_LIMIT, Limits
 from uppercase.services import TCPService
 from uppercase.taps import name_sockets, tcp, together, udp
 from uppercase.taps._options import TableOptions
@@ -52,6 +52,65 @@ def test_every_limit_of_tcp_has_an_option_and_its_default() -> None:
     options = tcp.Options()
     options.parseOptions([])
     assert tcp_limits(options) == Limits()
+
+
+SHARED = {
+    "port": "12000",
+    "transform": "uppercase",
+    "max-output": "1M",
+    "drain": "10s",
+    "log-format": "text",
+    "workers": "1",
+}
+OF_TCP = {
+    "framing": "auto",
+    "max-length": "64k",
+    "max-connections": "1000",
+    "async-window": "64",
+    "proxy-timeout": "5s",
+    "handshake-timeout": "15s",
+    "idle-timeout": "10m",
+    "send-timeout": "60s",
+    "close-timeout": "5s",
+    "drain-quiet": "500ms",
+}
+OF_UDP = {
+    "max-request": "65535",
+    "max-amplification": "3",
+    "loop-guard": "16",
+    "rcvbuf": "4M",
+}
+
+
+@pytest.mark.parametrize(("options", "own"), [(tcp.Options, OF_TCP), (udp.Options, OF_UDP)])
+def test_defaults_are_those_that_scripts_rely_on(
+    options: type[TableOptions], own: dict[str, str]
+) -> None:
+    """The help has them, and who gives them changes nothing."""
+    defaults = {**SHARED, **own}
+    for name, value in defaults.items():
+        assert options.rows[name].described().endswith(f" [default: {value}]")
+    spelled = [f"--{name}={value}" for name, value in defaults.items()]
+    assert meant(options, "-i", "127.0.0.1", "-i", "::1", *spelled) == meant(options)
+    assert meant(options, "-i", "*")[1] == ("0.0.0.0", "::")
+
+
+def meant(options: type[TableOptions], *words: str) -> tuple[object, ...]:
+    """Return where a service with these options listens, and its other settings."""
+    parsed: Any = options()
+    parsed.parseOptions(words)
+    (service,) = parsed.services
+    settings = service.settings
+    return settings.port_number(), settings.hosts(), replace(settings, port=None, interfaces=())
+
+
+def test_a_record_keeps_and_holds_what_the_help_says() -> None:
+    rows = tcp.Options.rows
+    for name, value, used in (
+        ("record-bytes", "64", RECORD_BYTES),
+        ("record-limit", "100M", RECORD_LIMIT),
+    ):
+        assert (rows[name].shown, rows[name].parse(value)) == (value, used)
 
 
 def tcp_limits(options: tcp.Options) -> Limits:
