@@ -82,6 +82,7 @@ def test_a_stop_goes_on_however_far_the_cancelled_have_come_to_their_end(turns: 
         for _ in range(turns):
             await asyncio.sleep(0)
         await cancelled_have_ended().asFuture(asyncio.get_running_loop())
+        assert not awaiting._cancelled
 
     asyncio.run(program())
 

@@ -138,11 +138,14 @@ class Browser:
             time.sleep(0.05)
         return value
 
+    def press(self, key: str, number: int, **more: str) -> None:
+        """Press a key, by its name and Windows's number, and let it go."""
+        told = {"key": key, "code": key, "windowsVirtualKeyCode": number}
+        self.command("Input.dispatchKeyEvent", type="keyDown", **told, **more)
+        self.command("Input.dispatchKeyEvent", type="keyUp", **told)
+
     def press_return(self) -> None:
-        """Press Return, and let it go."""
-        key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
-        self.command("Input.dispatchKeyEvent", type="keyDown", text="\r", **key)
-        self.command("Input.dispatchKeyEvent", type="keyUp", **key)
+        self.press("Enter", 13, text="\r")
 
     def screenshot(self, path: Path) -> None:
         """Save what is seen."""

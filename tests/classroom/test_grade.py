@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -77,6 +78,30 @@ def test_a_server_on_the_wrong_port(tmp_path: Path) -> None:
     assert (status, len(wrong)) == (1, 7)
     assert all("nobody listens there (--port is" in sentence for sentence in wrong.values())
     assert all(sentence.endswith("no port for me") for sentence in wrong.values())
+
+
+def test_a_failed_check_shows_its_timeline_where_it_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "client.py"
+    path.write_text(
+        "import socket, sys\n"
+        "socket.socket(type=socket.SOCK_DGRAM).sendto(b'hi', ('127.0.0.1', int(sys.argv[1])))"
+    )
+    words = ["udp-client", "--", sys.executable, str(path), "{port}"]
+    assert b'-- 1 "hi" --' in run_process("grade", "--timelines", *words).stdout
+    done = run_process("grade", "--junit=/dev/full", *words)
+    assert b'"hi" --' not in done.stdout
+    assert "cannot write /dev/full: No space left on device" in done.stderr
+
+
+def test_a_port_that_somebody_has_is_nobodys_mistake_but_ours() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = f"--port={other.getsockname()[1]}"
+        grading = run_process("grade", port, "udp-server", "--", "true")
+        running = run_process("run", "-u", port, "--", "true")
+    assert "another program has it" in grading.stderr
+    assert "cannot listen on UDP 127.0.0.1" in running.stderr
+    assert (grading.status, running.status) == (2, 2)
 
 
 def test_a_client_that_sends_nothing_gets_no_points_for_its_end(tmp_path: Path) -> None:
@@ -324,6 +349,7 @@ def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[st
         ([], "no program"),
         (["udp-client", "--junit", "no/x.xml", "--", "true"], "there is no folder no"),
         (["udp-client", "python3", "-c", "1"], "'-c'; where it is the program's, put -- before"),
+        (["udp-client", "--timeline", "--", "true"], "Did you mean '--timelines'?"),
         (["none.toml", "--", "y"], "cannot read none.toml"),
     ],
 )

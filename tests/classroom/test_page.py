@@ -3,6 +3,7 @@
 import gc
 import json
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -193,7 +194,7 @@ def test_where_nothing_happens_little_is_written(stage: Stage) -> None:
     stage.pass_time(HEARTBEAT - 2 * FRAME)
     assert watcher.value() == b""
     stage.pass_time(3 * FRAME)
-    assert watcher.value() == b": still here\n\n"
+    assert watcher.events() == [("still", {})]
 
 
 def test_where_many_watch_each_has_fewer_frames(stage: Stage) -> None:
@@ -338,6 +339,24 @@ def test_who_does_not_read_is_let_go_and_costs_little(stage: Stage) -> None:
     assert len(staller.value()) < 2 * HIGH_WATER
     assert not reader.aborted
     assert len(stage.page.watchers) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there")
+async def test_who_is_out_of_reach_is_let_go() -> None:
+    """The system's buffer would have room for all that is told in a quarter of an hour."""
+    service = udp_service(UDPSettings(observers=(_audience("UDP"),)), reactor)
+    page = PageService("0", [service], reactor)
+    page.startService()
+    place: Any = page.port and page.port.getHost()
+    with socket.create_connection((place.host, place.port)) as browser:
+        browser.sendall(b"GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        while not page.watchers:
+            await deferLater(page.site.reactor, 0.01)
+        (watcher,) = page.watchers.values()
+        skt = watcher._request.channel.transport.getHandle()
+        option = skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert option == 1000 * STALLED
+    await page.stopService()
 
 
 def test_who_reads_again_catches_up(stage: Stage) -> None:

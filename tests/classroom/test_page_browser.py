@@ -1,6 +1,7 @@
 """The live page in a real browser: one start of it, and all that only a browser can say."""
 
 import json
+import signal
 import socket
 from pathlib import Path
 
@@ -19,6 +20,7 @@ LIVE = "document.getElementById('state')?.dataset.state === 'live'"
 ROWS = "[...document.querySelectorAll('#rows li')].map((row) => row.textContent)"
 WIDTH = "document.documentElement.scrollWidth"
 ARROWS = "[...document.querySelectorAll('#arrows .shaft')].map((each) => each.getAttribute('d'))"
+FOLLOW = "document.getElementById('follow').ariaPressed"
 HOLDS_FOCUS = "document.activeElement.ariaPressed === 'true'"
 
 TWO_SERVICES = """
@@ -76,6 +78,12 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             assert browser.eval("document.querySelectorAll('#clients button').length") == 2
             browser.eval("document.querySelector('#clients button').click()")
             browser.wait_for("document.getElementById('whose').textContent.startsWith('client A')")
+
+            # The newest stays in view until one scrolls back.
+            browser.eval("document.getElementById('timeline').focus()")
+            browser.wait_for("document.getElementById('timeline').scrollTop > 100")
+            browser.press("PageUp", 33)
+            browser.wait_for(f"{FOLLOW} === 'false'")
 
             # Numbers begin again after a silent minute: its first datagram is not this one.
             peer = browser.eval("document.querySelectorAll('#clients .peer')[1].textContent")
@@ -142,6 +150,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                         client.connect((host, int(port)))
                         client.send(b"hello")
                 browser.wait_for(f"{ROWS}.some((row) => row.includes('HELLO'))")
+                browser.eval("document.getElementById('follow').click()")
                 button = "document.querySelectorAll('#services button')[1]"
                 browser.eval(f"{button}.focus(); {button}.click()")
                 browser.wait_for(f"{ROWS}.length === 2")
@@ -154,8 +163,21 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 browser.press_return()
                 browser.wait_for("document.getElementById('sent').textContent.includes('lost')")
             # It comes back, with fewer services than a line is waited for at.
-            with Server("uppercase-udp", *OPTIONS, f"--page={url.split(':')[2]}", addresses=1):
+            again = Server("uppercase-udp", *OPTIONS, f"--page={url.split(':')[2]}", addresses=1)
+            with again:
                 browser.wait_for("document.getElementById('services').hidden")
+                browser.wait_for(LIVE)
+                # A network that brings nothing is no live one. Here 25 s pass in half a second.
+                shorter = "(act, time) => later(act, time > 20000 ? time / 50 : time)"
+                browser.eval(f"void ((later) => (window.setTimeout = {shorter}))(setTimeout)")
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.sendto(b"hello", ("127.0.0.1", again.port))
+                browser.wait_for(f"{ROWS}.some((row) => row.includes('HELLO'))")
+                again.process.send_signal(signal.SIGSTOP)
+                try:
+                    browser.wait_for(f"!({LIVE})")
+                finally:
+                    again.process.send_signal(signal.SIGCONT)
                 browser.wait_for(LIVE)
         finally:
             browser.close()

@@ -345,16 +345,16 @@ def test_the_longest_address_has_room() -> None:
     assert 180 < float(middle) < 380
 
 
-@pytest.mark.parametrize("kind", [".svg", ".pdf", ".png"])
+@pytest.mark.parametrize("kind", [".svg", ".pdf", ".png", ".txt", ".pcapng"])
 def test_every_picture_is_a_file_of_its_kind(kind: str, tmp_path: Path) -> None:
     record = recorded(make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7), 6).getvalue()
     path = tmp_path / f"class{kind}"
     # A formula that does not end, and a letter that the font has not got: 0xE6BCA2 is U+6F22.
     payload = rb"$<\u00e6\u00bc\u00a2"
     save_timeline(timeline_of(record.replace(b"<b>", payload)), path)
-    begins = {".svg": b"<svg", ".pdf": b"%PDF", ".png": b"\x89PNG"}
-    assert path.read_bytes().startswith(begins[kind])
-    assert path.stat().st_size > 2000
+    begins = {".svg": b"<svg", ".pdf": b"%PDF", ".png": b"\x89PNG", ".txt": b"UDP"}
+    assert path.read_bytes().startswith(begins.get(kind, b"\n\r\r\n"))
+    assert path.stat().st_size > 1000
 
 
 @pytest.mark.parametrize("loss", ["0", "0.3", "1"])
@@ -384,6 +384,15 @@ def test_a_picture_of_thousands_says_what_to_do_instead(tmp_path: Path) -> None:
     assert done.status == 0
     assert (tmp_path / "class.svg").read_text().count("HTML") == 0
     assert len(run("timeline", str(path)).stdout.splitlines()) > 4000
+
+
+def test_what_is_readable_of_a_record_that_is_cut_is_drawn(tmp_path: Path) -> None:
+    path = tmp_path / "class.jsonl"
+    path.write_bytes(recorded(Experiment(seed=1), 2).getvalue()[:-5])
+    done = run("timeline", str(path))
+    assert done.status == 0
+    assert b'1 "' in done.stdout
+    assert "cut or damaged; what is before it is shown" in done.stderr
 
 
 def test_one_client_of_many_is_drawn() -> None:

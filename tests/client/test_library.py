@@ -519,6 +519,8 @@ async def test_tcp_trouble_has_its_name() -> None:
         await ask(Target(port=free_port()), b"hello")
     with pytest.raises(ConnectionRefused, match="UNIX socket"):
         await connect(Target(unix="/nowhere/socket"))
+    with pytest.raises(NetworkError, match=r"cannot reach the server: .*refused"):
+        await connect(endpoint_for(Target(port=free_port()), cast(Any, reactor)))
     with pytest.raises(UserError, match="a path of 200 bytes for a UNIX socket"):
         await connect(Target(unix="x" * 200))
     with pytest.raises(NetworkError, match="cannot resolve the name"):
@@ -553,6 +555,23 @@ async def test_cancelling_closes_what_was_opened(udp: bool) -> None:
         reply.cancel()
         with pytest.raises(CancelledError):
             await reply
+        await settle()
+
+
+@in_reactor
+async def test_a_handshake_that_is_not_answered_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tcp_server(silent_stream) as server:
+        mute = target_of(server, tls=TLS(verify=False))
+        reply = ask(mute, b"hello")
+        await deferLater(reactor, 0.1)
+        reply.cancel()
+        with pytest.raises(CancelledError):
+            await reply
+        monkeypatch.setattr("uppercase.client.network.CONNECT_TIMEOUT", 0.1)
+        with pytest.raises(NoReply, match=r"did not answer within 0\.1 s"):
+            await ask(mute, b"hello")
         await settle()
 
 

@@ -24,6 +24,7 @@ from tests.client.servers import (
     duplicate,
     free_port,
     late,
+    never_read,
     silent,
     strip_newline,
     tcp_server,
@@ -151,10 +152,24 @@ def test_silence_is_loss_and_as_much_as_allowed_is_no_failure() -> None:
 
     with udp_server(silent) as server:
         assert bench("-u", "-W", "100ms", server.address).status == 1
+    with tcp_server(never_read) as server:
+        full = ["--size=60k", "--pipeline=99", "--connections=2"]
+        outcome = bench("-W", "100ms", *full, server.address)
+        assert outcome.status == 1
+        assert b"198 messages transmitted, 0 received" in outcome.stdout
+        assert b"198 lost" in outcome.stdout
     with udp_server(answer_most) as server:
         options = ["-u", "-W", "50ms", "--connections", "2"]
         assert bench(*options, server.address).status == 1
         assert bench(*options, "--max-loss", "0.6", server.address).status == 0
+
+
+def test_a_closed_loop_goes_on_after_a_loss() -> None:
+    with udp_server(drop(0)) as server:
+        options = ["-u", "-W", "50ms", "--connections=1", "--duration=1s", "--json"]
+        found = summary(bench(*options, server.address))
+    assert found["lost"] >= 1
+    assert found["received"] > 1
 
 
 @pytest.mark.parametrize("load", [[], ["--rate=500"]])

@@ -4,9 +4,11 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +118,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
         (["send", "-u", "--retries", "1.5"], "got '1.5'; a whole number"),
         (["send", "-u", "--window", "100000"], "512"),
         (["send", "-u", "--on-loss", "cry"], "'cry'"),
+        (["send", "-u", "--chunk=9", "--on-loss=empty"], "but chunks have no empty lines"),
         (["send", ":0"], "got '0' for the port"),
         (["send", "a", "b"], "got 'b' beside the address; one address is accepted"),
         (["send", "a", "7" * 5000], "beside the address; one address is accepted"),
@@ -141,6 +144,18 @@ def test_a_mistake_is_one_sentence_and_status_2(
     assert captured.err.startswith("uppercase: ")
     assert sentence in captured.err
     assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("columns", [40, 50, 80])
+def test_help_fits_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but the examples, which are to be typed as they are."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["send", "--help"]) == 0
+    options = capsys.readouterr().out.partition("Usage:")[2]
+    assert "--on-loss [fail|skip|empty]" in options
+    assert max(map(len, options.splitlines())) <= columns
 
 
 def test_help_imports_neither_twisted_nor_a_server() -> None:
@@ -173,6 +188,27 @@ def test_help_is_there_at_once() -> None:
         processor_time(command_line("--help")) - processor_time(interpreter) < here(0.6)
         for _ in range(3)
     )
+
+
+@pytest.mark.parametrize("command", [["ping", "-u"], ["send", "-u"], ["bench"], ["bench", "-u"]])
+def test_ctrl_c_ends_a_command_that_waits_for_a_server_of_names(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python would see it only when the system's call is over."""
+
+    def look_up(*_: object) -> None:
+        handlers.append(signal.getsignal(signal.SIGINT))
+        raise socket.gaierror(socket.EAI_AGAIN, "nobody answers")
+
+    handlers: list[Any] = []
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main([*command, "nowhere.example"]) == 1
+        assert handlers == [signal.SIG_DFL]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def run_without(closed: str, *arguments: str) -> Outcome:

@@ -1,5 +1,11 @@
 """`uppercase fates`: the answer key that an instructor prints."""
 
+import os
+import sys
+import threading
+import time
+from unittest import mock
+
 import pytest
 
 from tests.commands.command import run
@@ -20,6 +26,25 @@ def test_it_prints_the_labs_own_key_a_line_a_datagram() -> None:
     assert outcome.stdout.decode().splitlines() == [str(row) for row in answer_key(experiment, 50)]
     assert b"request lost" in outcome.stdout
     assert outcome.status == 0
+
+
+def test_an_output_that_somebody_made_non_blocking_loses_no_line() -> None:
+    """A terminal's descriptor is shared: another program may have changed it for all."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def read() -> None:
+        time.sleep(0.2)  # until the pipe is full
+        with open(reader) as pipe:
+            received.extend(pipe)
+
+    received: list[str] = []
+    thread = threading.Thread(target=read)
+    thread.start()
+    with open(writer, "w") as pipe, mock.patch.object(sys, "stdout", pipe):
+        assert main(["fates", "--seed=7", "-n", "9000"]) == 0
+    thread.join()
+    assert len(received) == 9000
 
 
 def test_equal_options_give_equal_fates_and_another_seed_others(capsys: Capture) -> None:

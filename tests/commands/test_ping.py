@@ -308,6 +308,25 @@ def test_lines_are_whole_whatever_the_pieces_they_come_in() -> None:
     assert lines.incomplete() == b""
 
 
+def test_a_line_that_still_comes_is_not_taken_for_a_wrong_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slow network brings it in pieces; a server may stop in its midst, or leave out its end."""
+    tracker = make_tracker(size=20, ending=b"\n")
+    now = 7.0
+    monkeypatch.setattr("uppercase.commands.ping._run.monotonic", lambda: now)
+    lines, came, _ = make_lines()
+    lines.dataReceived(tracker.send(now).upper()[:18])
+    now += 0.4 * TIMEOUT
+    assert lines.stuck(tracker) == b""
+    lines.dataReceived(b"X")
+    assert lines.stuck(tracker) == b"ABCD1ABCDEFGHIJKLMX"
+    lines.dataReceived(b"ABC")
+    now += 0.6 * TIMEOUT
+    assert lines.stuck(tracker) == b"ABC"
+    assert (lines.stuck(tracker), came) == (b"", [])
+
+
 @pytest.mark.parametrize("ended", ["half", "whole"])
 def test_what_came_before_the_end_is_given_before_the_end_is_told(ended: str) -> None:
     lines, came, _ = make_lines()
@@ -348,12 +367,20 @@ def test_what_an_evil_server_sends_is_not_kept() -> None:
     assert len(display.found) == 40
 
 
+def test_how_it_stands_is_an_object_among_objects(capsys: pytest.CaptureFixture[str]) -> None:
+    totals = make_tracker().totals
+    Display(Target(), TIMEOUT, totals, quiet=True, as_json=True, timestamps=False).show_interim()
+    assert '"type": "interim"' in capsys.readouterr().out
+
+
 def test_a_server_that_stops_reading_is_told() -> None:
     lines, _, transport = make_lines()
     assert transport.producer is lines
     lines.pauseProducing()
     with pytest.raises(NetworkError, match="has stopped reading"):
         lines.send(b"x" * (32 << 20))
+    lines.close()
+    assert transport.disconnected, "what waits is dropped"
 
 
 def test_a_reset_is_told_from_an_orderly_end() -> None:

@@ -30,6 +30,7 @@ from tests.client.servers import (
     Server,
     TcpBehaviour,
     break_off_after,
+    close_unanswered,
     free_port,
     never_read,
     one_reply,
@@ -382,6 +383,18 @@ def test_a_tls_reply_that_comes_after_the_goodbye_is_not_lost_in_silence(
     assert "the rest is lost" in outcome.stderr
 
 
+def says_goodbye(connection: socket.socket, server: Server) -> None:
+    connection.sendall(connection.recv(99).upper())
+    assert isinstance(connection, ssl.SSLSocket)
+    connection.unwrap()
+
+
+def test_a_tls_server_may_say_goodbye_first(certificate: Certificate) -> None:
+    with tcp_server(says_goodbye, wrap=certificate.wrap) as server:
+        outcome = run("send", "--tls", "--insecure", server.address, data=b"hello")
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, b"HELLO", "")
+
+
 def vanished(connection: socket.socket, server: Server) -> None:
     connection.sendall(connection.recv(99).upper())
     server.ended.wait(30)
@@ -499,6 +512,13 @@ async def test_a_line_that_meets_a_closing_connection_is_asked_over_a_new_one() 
     async with lines_to(one_line_only, 10.0) as (lines, server):
         assert [await lines.ask(line) for line in (b"one", b"two")] == [b"ONE\n", b"TWO\n"]
     assert len(server.peers) == 2
+
+
+@in_reactor
+async def test_who_never_replies_to_a_line_is_said_so() -> None:
+    async with lines_to(close_unanswered, 10.0) as (lines, _server):
+        with pytest.raises(NetworkError, match="closed the connection without a reply"):
+            await lines.ask(b"hello")
 
 
 def floods(connection: socket.socket, server: Server) -> None:

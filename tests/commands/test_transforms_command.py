@@ -126,6 +126,15 @@ def test_list_goes_on_when_a_plugin_is_broken_and_names_it(here: Path) -> None:
     assert "Traceback" not in listed.stderr
 
 
+def test_list_names_what_is_announced_and_cannot_be_loaded(here: Path, tmp_path: Path) -> None:
+    installed(tmp_path / "site", "acme", "[uppercase.transforms]\nloud = mine:whisper\n")
+    packages = os.pathsep.join([environment()["PYTHONPATH"], str(tmp_path / "site")])
+    listed = run("list", cwd=here, PYTHONPATH=packages)
+    assert listed.status == 0
+    assert b"\nuppercase " in listed.stdout
+    assert "cannot be used: loud: 'mine:whisper' cannot be loaded: " in listed.stderr
+
+
 def test_on_a_terminal_list_fits_its_width(here: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
@@ -173,6 +182,13 @@ def test_a_mistake_is_one_sentence_and_status_2(here: Path, within: Within) -> N
 def test_try_runs_a_chain_without_a_socket(here: Path) -> None:
     tried = run("try", "strip", "caesar:shift=3", "mine:shout", cwd=here, data=b" hello\n")
     assert tried == Outcome(0, b"KHOOR!", "")
+
+
+def test_try_needs_an_input(here: Path, within: Within, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    tried = within("try", "uppercase")
+    assert (tried.status, tried.stdout) == (2, b"")
+    assert "standard input is closed; to try nothing, use </dev/null" in tried.stderr
 
 
 def test_try_streams_if_the_chain_can_and_else_takes_all_as_one_message(here: Path) -> None:

@@ -30,7 +30,7 @@ from uppercase.services import (
     tcp_service,
     udp_service,
 )
-from uppercase.services.base import FREE_PORT_TRIES, OpenPlace, Repeated, TransformService
+from uppercase.services.base import FREE_PORT_TRIES, Repeated, TransformService
 
 MAKERS: dict[str, Callable[[], TransformService]] = {
     "tcp": lambda: tcp_service(TCPSettings(port=0, transforms=("reverse", "uppercase"))),
@@ -104,6 +104,18 @@ async def test_what_is_started_again_while_it_stops_is_served_after_that(
     await stopped
     await deferLater(reactor, 0)
     assert said[-1] == "it is taken"
+
+
+@pytest.mark.parametrize(("asked", "lines"), [(4096, 0), (1 << 30, 1)])
+async def test_a_receive_buffer_that_is_smaller_than_asked_for_is_told_of(
+    said: list[str], asked: int, lines: int
+) -> None:
+    service: Any = udp_service(UDPSettings(port=0, limits=DatagramLimits(receive_buffer=asked)))
+    service.startService()
+    await deferLater(reactor, 0)
+    told = [each for each in said if f"of the {asked} bytes of receive buffer asked for" in each]
+    assert len(told) == lines
+    await service.stopService()
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -231,7 +243,7 @@ class Ports(UDPService):
         self.tries = 0
         self._taken = taken
 
-    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
+    def open_address(self, host: str, port: int, workers: int) -> list[Any]:
         if port == 0:
             self.tries += 1
             port = 40_000 + self.tries
@@ -239,8 +251,8 @@ class Ports(UDPService):
             raise cannot_listen("UDP", f"{host}:{port}", OSError(98, "in use")) from OSError(98, "")
         address = host, port
         self.open.append(address)
-        sock: Any = SimpleNamespace(getsockname=lambda: address)
-        return OpenPlace("", [sock], partial(self.open.remove, address))
+        close = partial(self.open.remove, address)
+        return [SimpleNamespace(getsockname=lambda: address, close=close)]
 
 
 def test_any_free_port_is_the_same_in_both_families() -> None:
@@ -265,7 +277,7 @@ def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for(
     interfaces: list[str], served: str, said: list[str]
 ) -> None:
     class NoIPv6(Ports):
-        def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
+        def open_address(self, host: str, port: int, workers: int) -> list[Any]:
             if ":" in host:
                 error = OSError(99, "no such address")
                 raise cannot_listen("UDP", f"[{host}]:{port}", error) from error

@@ -1,8 +1,9 @@
 """The TCP service inside a program that starts and stops it itself."""
 
+import fcntl
 import socket
 import sys
-from errno import EMFILE
+from errno import EADDRNOTAVAIL, EMFILE, ENETUNREACH
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from twisted.internet.threads import deferToThread
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
 from uppercase.services import CannotStart, TCPService, TCPSettings, tcp_service
+from uppercase.services.base import addresses_for_others
 from uppercase.tcp.kernel import admit_nobody, connections_possible
 from uppercase.tcp.listening import Listener
 
@@ -66,7 +68,7 @@ async def test_a_service_that_can_listen_but_not_accept_does_not_start(
     def full(*_: object) -> object:
         raise OSError(EMFILE, "Too many open files")
 
-    monkeypatch.setattr("uppercase.tcp.listening.acceptor_of", full)
+    monkeypatch.setattr("uppercase.tcp.listening.Acceptor", full)
     with pytest.raises(CannotStart, match="cannot listen on --port: Too many open files"):
         made().startService()
     await deferLater(reactor, 0)  # until what was opened is closed
@@ -133,6 +135,32 @@ async def test_what_others_can_type_is_said(said: list[str]) -> None:
         assert f"TCP: others reach this machine at {skt.getsockname()[0]}" in said
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only there")
+def test_where_no_route_leads_out_others_are_told_what_the_interfaces_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A hall's own network may lead nowhere."""
+    ifreqs = {
+        b"lo": bytes(20) + bytes((127, 0, 0, 1)) + bytes(16),
+        b"wlan0": bytes(20) + bytes((192, 0, 2, 7)) + bytes(16),
+    }
+
+    def unreachable(skt: object, address: object) -> None:
+        raise OSError(ENETUNREACH, "Network is unreachable")
+
+    def ioctl(skt: object, request: int, name: bytes) -> bytes:
+        found = ifreqs.get(name.rstrip(b"\0"))
+        if found is None:
+            raise OSError(EADDRNOTAVAIL, "Cannot assign requested address")
+        return found
+
+    kind = type("Socket", (socket.socket,), {"connect": unreachable})
+    monkeypatch.setattr(socket, "socket", kind)
+    monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0"), (3, "wlan0")])
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    assert addresses_for_others() == ["192.0.2.7"]
+
+
 @in_reactor
 async def test_others_are_told_of_no_address_of_a_family_that_is_not_served(
     said: list[str], monkeypatch: pytest.MonkeyPatch
@@ -187,8 +215,7 @@ async def test_whose_handshake_is_under_way_when_a_stop_begins_is_heard(by_anoth
     """The stop may be that of another process, whose socket it is too."""
     service = made()
     port = start(service)
-    acceptor = service._open[0].acceptor
-    assert acceptor is not None
+    acceptor: Any = service.ports[0]
     # Until the client says something, its handshake is under way.
     acceptor._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as client:

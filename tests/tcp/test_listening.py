@@ -22,7 +22,8 @@ from zope.interface import implementer
 
 from tests.conftest import LoggedErrors
 from uppercase.errors import CannotListen
-from uppercase.tcp.listening import Acceptor, Listener, acceptor_of
+from uppercase.tcp._quick import hub_of
+from uppercase.tcp.listening import Acceptor, Listener
 from uppercase.tcp.opening import bind, listen_error
 
 
@@ -93,12 +94,13 @@ class Served:
         self.port.startListening()
         assert self.port in self.reactor.readers
         self.acceptor = Acceptor(self.port, self.reactor, self.told.append)
+        self.acceptor.startListening()
         self.system = Socket()
         self.acceptor._socket.close()
         self.acceptor._socket = self.system  # type: ignore[assignment]
 
     def close(self) -> None:
-        self.port.stopListening()
+        self.acceptor.stopListening()
         self.reactor.advance(0)
         assert not self.reactor.getDelayedCalls()
 
@@ -107,7 +109,6 @@ class Served:
 def served() -> Iterator[Served]:
     made = Served()
     yield made
-    made.acceptor.stop()
     made.close()
 
 
@@ -143,10 +144,8 @@ def test_a_stop_leaves_no_timer() -> None:
     served = Served()
     served.system.always = OSError(errno.EMFILE, "scarce")
     served.reactor.turn()
-    served.acceptor.stop()
-    assert not served.reactor.getDelayedCalls()
-    assert not served.reactor.readers
     served.close()
+    assert not served.reactor.readers
 
 
 @pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix"])
@@ -183,8 +182,8 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
     family = {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6, "unix": socket.AF_UNIX}[kind]
     with socket.socket(family) as early, socket.socket(family) as late:
         early.connect(host.name if kind == "unix" else (host.host, host.port))
-        acceptor = acceptor_of(port, installed, lambda error: None)
-        assert acceptor is not None
+        acceptor: Any = Acceptor(port, hub_of(installed), lambda error: None)
+        acceptor.startListening()
         await ended.get()
         acceptor.accept_waiting()
         late.connect(early.getpeername())
@@ -198,8 +197,7 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
                 assert isinstance(transport, tcp.Server)
                 assert (peer.host, peer.port) == client.getsockname()[:2]
     assert all(at_once), "a reply may wait for an acknowledgement"
-    acceptor.stop()
-    await port.stopListening()
+    await acceptor.stopListening()
 
 
 async def test_a_fault_at_one_connection_costs_the_next_one_nothing(
@@ -226,8 +224,8 @@ async def test_a_fault_at_one_connection_costs_the_next_one_nothing(
     made: list[Protocol] = []
     endpoint = serverFromString(installed, "tcp:0:interface=127.0.0.1")
     port: Any = await endpoint.listen(Factory.forProtocol(Echo))
-    acceptor = acceptor_of(port, installed, lambda error: None)
-    assert acceptor is not None
+    acceptor = Acceptor(port, hub_of(installed), lambda error: None)
+    acceptor.startListening()
     host = port.getHost()
     replies = []
     for _ in range(2):
@@ -238,8 +236,7 @@ async def test_a_fault_at_one_connection_costs_the_next_one_nothing(
                 replies.append(client.recv(100))
     assert replies[-1] == b"hello"
     assert "on purpose" in logged_errors.flush()[0]
-    acceptor.stop()
-    await port.stopListening()
+    await acceptor.stopListening()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="others have this very address")

@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python import lockfile
 from twisted.python.systemd import ListenFDs
 
-from uppercase.errors import CannotListen
+from uppercase.errors import BadValue, CannotListen
 from uppercase.tcp.listening import listener_of_string
 from uppercase.tcp.opening import BACKLOG
 
@@ -35,12 +35,12 @@ def ask(path: Path) -> bytes:
         client.settimeout(10)
         client.connect(str(path))
         client.sendall(b"hello")
-        return client.recv(100)
+        return client.makefile("rb").read()
 
 
 async def listen(text: str) -> Any:
-    """Listen by a port that accepts by itself, as that of metrics does."""
-    return await listener_of_string(installed, text).endpoint.listen(Factory.forProtocol(Echo))
+    served = Factory.forProtocol(Echo)
+    return await listener_of_string(installed, text).listen(served, installed, Mock())
 
 
 @pytest.mark.parametrize("number", ["999999999", "ours"])
@@ -79,8 +79,14 @@ def test_as_many_clients_may_wait_as_the_string_says_by_name_or_by_place(
     asked: list[int] = []
     monkeypatch.setattr(socket.socket, "listen", lambda _, number: asked.append(number))
     endpoint: Any = listener_of_string(installed, given).endpoint
-    endpoint.open().release()
+    endpoint.open().close()
     assert asked == [backlog]
+
+
+@pytest.mark.parametrize("given", ["tcp:0:interface=::1", "tcp:0:interface=[::1]"])
+def test_an_address_that_is_typed_as_everywhere_else_is_told_how_to_write_it(given: str) -> None:
+    with pytest.raises(BadValue, match=r"with \\: for each colon in a value$"):
+        listener_of_string(installed, given)
 
 
 FAILS_FOR_ANOTHER = (
@@ -112,7 +118,7 @@ def test_what_is_opened_and_closed_leaves_nothing_for_the_end(
     endpoint: Any = listener_of_string(installed, f"unix:{tmp_path / 'socket'}").endpoint
     opened = endpoint.open()
     assert len(ends) == 1
-    opened.release()
+    opened.close()
     assert not ends
 
 

@@ -113,7 +113,7 @@ class Trial:
         self.timeline = Timeline({"protocol": kind.upper()})
         for _ in range(1 if self.port else _TRIES):
             port = self.port or self._free_port(kind)
-            if not _becomes_free(port, kind, self._over) and self.port:
+            if self.port and not _becomes_free(port, kind, self._over):
                 raise UserError(
                     f"cannot grade a server on {kind.upper()} port {port}: another program has it; "
                     "stop that, such as a twistd of yours"

@@ -150,8 +150,7 @@ class ClientArrows:
     def forget(self, number: int) -> None:
         """Keep nothing of an exchange except its arrows: no more will come of it."""
         self._requests.pop(number, None)
-        for key in [key for key in self._left if key[0] == number]:
-            del self._left[key]
+        self._left = {key: left for key, left in self._left.items() if key[0] != number}
 
     def _arrow(self, row: Row, direction: str, **more: Any) -> Arrow:
         data = row.get("data", "").encode("latin-1", "replace")

@@ -313,7 +313,7 @@ def ask(
     retries: int = UDP_RETRIES,
     reactor: Any = None,
 ) -> Deferred[bytes]:
-    """Send one message and give its reply.
+    """Send one message and return its reply.
 
     Over TCP it is a session of one message; the framing `line` suits every server that answers a
     line with a line, streaming ones included. The reply may take 10 seconds unless `timeout` is
@@ -376,7 +376,7 @@ def exchange(
     timeout: float = REPLY_TIMEOUT,
     reactor: Any = None,
 ) -> Deferred[bytes]:
-    """Send all input, end the sending side, and give everything that comes back.
+    """Send all input, end the sending side, and return everything that comes back.
 
     For streaming servers and bytes of any content. TLS has no half-close: use `ask` there. At most
     `max_reply` bytes may come back, and the server may be silent for `timeout` seconds.

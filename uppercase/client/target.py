@@ -206,6 +206,14 @@ def reachable(target: Target) -> list[Address]:
     return found
 
 
+_LIKELY: Final = {
+    9: "set this machine's clock",
+    10: "have it renewed, or set this machine's clock",
+    **dict.fromkeys((62, 64), "reach it by a name of its certificate"),
+}
+"""What helps against those of OpenSSL's errors (x509_vfy.h) that no authority cures."""
+
+
 def explain(
     error: OSError | UnicodeError, target: Target, timeout: float | None = None
 ) -> NetworkError | UserError:
@@ -221,9 +229,10 @@ def explain(
             f"nothing listens on {target}; start the server first: {_server_command(target)}"
         )
     if isinstance(error, ssl.SSLCertVerificationError):
+        likely = _LIKELY.get(error.verify_code, "name its authority with --ca FILE")
         text = (
             f"{target} showed a certificate that is not trusted ({error.verify_message}); "
-            "name its authority with --ca FILE, or trust anybody with --insecure"
+            f"{likely}, or trust anybody with --insecure"
         )
     elif isinstance(error, ssl.SSLEOFError):
         text = f"{target} ended without TLS's close_notify; what it sent may have been cut short"

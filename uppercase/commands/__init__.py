@@ -1,4 +1,4 @@
-"""The `uppercase` command, on top of the client library: a module or folder per sub-command.
+"""The `uppercase` command, on top of the client library: modules and folders of sub-commands.
 
 Here it is a process: its exit status, signals and standard output. This module imports next to
 nothing, so that Ctrl-C is caught while the rest loads (`uppercase.__main__`).
@@ -12,7 +12,9 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+_T = TypeVar("_T")
 
 OK: Final = 0
 NETWORK: Final = 1
@@ -64,6 +66,22 @@ def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def look_up(find: Callable[[Any], _T], target: Any) -> _T:
+    """Return what is found of a target's name; Ctrl-C ends the process at once meanwhile.
+
+    Python would see it only once the system has answered, which takes long where no server of names
+    does. The first process of a container has to wait: see `die_of`.
+    """
+    usual = signal.default_int_handler
+    if signal.getsignal(signal.SIGINT) is not usual or os.getpid() == 1:
+        return find(target)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return find(target)
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 @contextmanager

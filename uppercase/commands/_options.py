@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -71,6 +72,9 @@ COUNT: Final = Quantity("n", parse_count)
 
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
+ANY_PATH: Final = click.Path(readable=False)
+"""A text that shells complete as a path; whoever opens it says what is wrong with it."""
+
 _server = section("Server")
 _judgement = section("Judgement")
 
@@ -82,17 +86,11 @@ _SERVER: Final = (
         help=f"Default: $UPPERCASE_HOST or {DEFAULT_HOST}, $UPPERCASE_PORT or {DEFAULT_PORT}.",
     ),
     _server("-u", "--udp", bool, "UDP; without it, TCP."),
-    _server("--unix", str, "A UNIX socket.", metavar="PATH", shell_complete=FILE.shell_complete),
+    _server("--unix", ANY_PATH, "A UNIX socket."),
     _server("-4", "ipv4", bool, "IPv4 only."),
     _server("-6", "ipv6", bool, "IPv6 only."),
     _server("--tls", bool, "TLS; the certificate is verified."),
-    _server(
-        "--ca",
-        str,
-        "Authorities to trust, in PEM.",
-        metavar="FILE",
-        shell_complete=FILE.shell_complete,
-    ),
+    _server("--ca", ANY_PATH, "Authorities to trust, in PEM.", metavar="FILE"),
     _server("--insecure", bool, "Trust any certificate."),
 )
 
@@ -180,6 +178,13 @@ def require_matplotlib(complaint: str) -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
+def try_to_write(path: Path) -> None:
+    """Raise `OSError` if a file could not be written; one that is not there yet is not made."""
+    if path.is_file() or not path.exists():  # A pipe would be waited for.
+        with path.open("ab") if path.exists() else TemporaryFile(dir=path.parent):
+            pass
+
+
 def acceptable(counts: Any, max_loss: float) -> bool:
     """Return whether all was answered as expected, except for what may be lost or late."""
     answered = counts.received > 0 or max_loss == 1
@@ -189,7 +194,7 @@ def acceptable(counts: Any, max_loss: float) -> bool:
 
 
 Expect = Callable[[bytes], bytes]
-"""Gives the reply that a message must have."""
+"""Returns the reply that a message must have."""
 
 
 def expectation(specs: Sequence[str]) -> Expect:

@@ -17,12 +17,14 @@ import click
 from uppercase import lab as labs
 from uppercase.commands import NETWORK, OK, _options, running
 from uppercase.commands._options import (
+    ANY_PATH,
     COUNT,
     DURATION,
     FILE,
     PORT,
     require_matplotlib,
     transform_names,
+    try_to_write,
 )
 from uppercase.commands.group import Command, Function, completer, say, section
 from uppercase.core.values import host_address
@@ -60,6 +62,14 @@ class _Picture(click.Path):
 
 _PICTURE: Final = _Picture(dir_okay=False, path_type=Path)
 _ANY_PORT: Final[Any] = {"default": 0, "show_default": "any free one"}
+_program = partial(
+    click.argument,
+    "command",
+    nargs=-1,
+    type=ANY_PATH,
+    metavar="-- COMMAND ARG...",
+    help="The program.",
+)
 
 
 def _preset(text: str, *kinds: Any) -> Callable[[Function], Function]:
@@ -136,14 +146,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
 )
 @_output("--timeline", _PICTURE, f"Write the timeline to this file too, as {_ACCEPTED}.")
 @_output("--record", FILE, "Write the record to this file, as the services do.")
-@click.argument(
-    "command",
-    nargs=-1,
-    required=True,
-    metavar="-- COMMAND ARG...",
-    help="The program.",
-    shell_complete=FILE.shell_complete,
-)
+@_program(required=True)
 def run(
     udp: bool,
     transforms: tuple[str, ...],
@@ -172,7 +175,7 @@ def run(
     from uppercase.classroom.record import look_for_writer
     from uppercase.classroom.timeline import Timeline, draw_text
 
-    _look_for_folders(timeline, record)
+    _look_for_room(timeline, record)
     if record is not None:
         look_for_writer(record)
     service = ObservedService(
@@ -254,11 +257,12 @@ def _leave_nobody_behind() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _look_for_folders(*files: Path | None) -> None:
+def _look_for_room(*files: Path | None) -> None:
     """Refuse files that could not be written in the end; what a program did is not repeated."""
     for file in files:
         if file is not None and not file.parent.is_dir():
             raise UserError(f"cannot write {file}: there is no folder {file.parent}")
+        _save(file, try_to_write)
 
 
 def _save(path: Path | None, write: Callable[[Path], object]) -> None:
@@ -310,13 +314,7 @@ class _Grade(Command):
     help="One of --list, or a TOML file.",
     shell_complete=completer(_exercises),
 )
-@click.argument(
-    "command",
-    nargs=-1,
-    metavar="-- COMMAND ARG...",
-    help="The program.",
-    shell_complete=FILE.shell_complete,
-)
+@_program()
 def grade(
     listed: bool,
     port: int,
@@ -349,7 +347,7 @@ def grade(
         return _list()
     if exercise is None or not command:
         raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
-    _look_for_folders(junit, gradescope)
+    _look_for_room(junit, gradescope)
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     _leave_nobody_behind()

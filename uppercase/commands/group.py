@@ -17,6 +17,7 @@ Twisted.
 import io
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -249,6 +250,24 @@ def group() -> None:
     """
 
 
+class _Patient(io.FileIO):
+    """Waits for room, where another program that shares a stream has made it non-blocking."""
+
+    def write(self, data: Any) -> int:
+        while (written := super().write(data)) is None:  # Python would raise an error, or lose it.
+            select.select([], [self], [])
+        return written
+
+
+def _patient(stream: Any) -> Any:
+    """Return a standard stream that waits for room."""
+    with suppress(OSError):  # that it has no descriptor
+        if not os.get_blocking(number := stream.fileno()):
+            raw = io.BufferedWriter(_Patient(number, "w", closefd=False))
+            return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
+    return stream
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command; whatever ends it is said in one sentence."""
     if sys.stderr is None:
@@ -256,6 +275,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise UserError("standard output is closed; to throw it away, use >/dev/null")
+        sys.stdout, sys.stderr = map(_patient, (sys.stdout, sys.stderr))
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             # What the encoding lacks is escaped, as it is on standard error.
             sys.stdout.reconfigure(errors="backslashreplace")

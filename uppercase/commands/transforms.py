@@ -203,8 +203,8 @@ def try_(names: Sequence[str], framing: str | None, max_length: int, max_output:
     from uppercase.awaiting import Waiter
     from uppercase.registry import listing
 
-    if sys.stdin is None or sys.stdout is None:
-        raise UserError("standard input or output is closed; it needs both")
+    if sys.stdin is None:
+        raise UserError("standard input is closed; to try nothing, use </dev/null")
     stages = listing().stages(names)
     chain = Pipeline(stages, max_output)
     if framing is None:

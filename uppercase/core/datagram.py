@@ -115,6 +115,10 @@ class Passage(NamedTuple):
     fates: str = ""
 
 
+UNTOUCHED: Final = Passage(0.0, b"", 0, 0, 1)
+"""The passage of a datagram that no lab has seen and that has no number."""
+
+
 class LabStage(Protocol):
     """What a responder asks of a lab; it owns no timer, so the shell holds back what is delayed."""
 
@@ -126,11 +130,11 @@ class LabStage(Protocol):
 
 
 class Request(NamedTuple):
-    """A datagram on its way through the responder; without a lab it has no passage."""
+    """A datagram on its way through the responder."""
 
     data: bytes
     origin: Origin
-    passage: Passage | None = None
+    passage: Passage = UNTOUCHED
 
     @property
     def client(self) -> Client:
@@ -138,11 +142,11 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A reply to send now, from the address that was asked; a lab may have made a passage of it."""
+    """A reply to send now, from the address that was asked; its passage is the lab's, if any."""
 
     data: bytes
     request: Request
-    passage: Passage | None = None
+    passage: Passage = UNTOUCHED
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,11 +189,6 @@ class Replies(NamedTuple):
 
 Part = tuple[Replies, list[Step]]
 """What a responder gives of a batch at a time: replies to send, and what is to be done after."""
-
-
-def fates_of(passage: Passage | None) -> tuple[int, str]:
-    """Return a passage's number and fates, as events tell them."""
-    return (0, "") if passage is None else (passage.number, passage.fates)
 
 
 NUMBERED: Final = 10_000

@@ -18,6 +18,7 @@ from typing import Final
 
 from uppercase.core import events
 from uppercase.core.datagram import (
+    UNTOUCHED,
     Answer,
     Delay,
     LabStage,
@@ -29,7 +30,6 @@ from uppercase.core.datagram import (
     Request,
     Step,
     Wait,
-    fates_of,
 )
 from uppercase.core.events import Direction, DropReason, IObserver
 from uppercase.core.guards import (
@@ -64,6 +64,7 @@ class Responder:
             the ordinary, which costs many times what a datagram does. Where there is neither a lab
             nor a rate, a function may decide so by how many came together.
         numbered: number each client's datagrams for the observer, also without a lab.
+        by_host: a client is a host, not a host and a port.
         lab: decides what arrives; None costs nothing.
 
     Attributes:
@@ -99,8 +100,9 @@ class Responder:
         self._wants = tell_each if callable(tell_each) and not (limits.rate or lab) else None
         self._lab = lab
         self._numbers = Numbers(by_host) if numbered or lab is not None else None
+        # Where the first is off, so is the second.
         self._loops = LoopGuard(limits.loop_guard) if limits.loop_guard else None
-        self._lock_steps = LockStepGuard() if limits.loop_guard else None
+        self._lock_steps = LockStepGuard()
         self._rate = RateLimit(limits.rate, limits.burst) if limits.rate else None
         # Whether each datagram has to be looked at by itself.
         self._singly = lab is not None or self._told_each is not None or self._rate is not None
@@ -196,7 +198,7 @@ class Responder:
     ) -> deque[int]:
         """Note what has arrived; return the places of what must be looked at alone."""
         odd: set[object] = set()
-        if self._lock_steps is not None:
+        if self._loops is not None:
             odd.update(self._lock_steps.suspects(arrived, self._clock()))
         if singly:
             return deque(range(len(payloads)))
@@ -227,7 +229,7 @@ class Responder:
         self, replies: Sequence[bytes], digests: Sequence[int], counts: Mapping[Origin, int]
     ) -> None:
         """Let replies go, and remember them in case they come back."""
-        if self._loops is not None and self._lock_steps is not None:
+        if self._loops is not None:
             self._loops.remember(list(map(xor, digests, map(hash, replies))))
             self._lock_steps.replied(counts)
 
@@ -264,10 +266,9 @@ class Responder:
             return
         self.answered += 1
         if self._told_each is not None:
-            request = answer.request
+            request, of = answer.request, answer.passage
             peer, data = str(request.client), request.data
-            number, fates = fates_of(answer.passage or request.passage)
-            self._told_each.notify(events.Replied(peer, answer.data, data, number, fates))
+            self._told_each.notify(events.Replied(peer, answer.data, data, of.number, of.fates))
 
     def note_error(self, kind: str, error: OSError) -> None:
         """Count what the system refused, as `errors` has it."""
@@ -286,7 +287,7 @@ class Responder:
         if self._told_each is not None:
             self._told_each.notify(events.Received(str(client), data, number))
         if self._lab is None:
-            numbered = Passage(0.0, data, number, 0, 1) if number else None
+            numbered = Passage(0.0, data, number, 0, 1) if number else UNTOUCHED
             self._judge(Request(data, origin, numbered), steps)
             return
         for passage in self._lab.request(client, data, number):
@@ -307,11 +308,10 @@ class Responder:
                 return self._drop(request, DropReason.OVER_RATE)
             if self._observer is not None:
                 self._observer.notify(events.WouldDrop(str(client), DropReason.OVER_RATE))
-        if self._loops is not None and self._lock_steps is not None:
+        if self._loops is not None:
             now = self._clock()
-            if self._loops.is_loop(client, request.data, now) or (
-                self._lock_steps.is_loop(client, now)
-            ):
+            is_loop = self._loops.is_loop(client, request.data, now)
+            if is_loop or self._lock_steps.is_loop(client, now):
                 return self._drop(request, DropReason.LOOP)
         if self.outstanding >= limits.max_outstanding:
             return self._drop(request, DropReason.OVERLOADED)
@@ -334,8 +334,8 @@ class Responder:
                 detail = f"{len(reply)} bytes for a request of {len(request.data)}"
                 self._drop(request, reason, detail)
                 return
-        if self._lab is None or request.passage is None:
-            self._release(reply, request, steps)
+        if self._lab is None:
+            self._release(reply, request, steps, request.passage)
             return
         for passage in self._lab.reply(request.client, reply, request.passage):
             if passage.delay > 0:
@@ -343,9 +343,7 @@ class Responder:
             else:
                 self._release(passage.data, request, steps, passage)
 
-    def _release(
-        self, data: bytes, request: Request, steps: list[Step], passage: Passage | None = None
-    ) -> None:
+    def _release(self, data: bytes, request: Request, steps: list[Step], passage: Passage) -> None:
         self._release_all((data,), (request.origin.digest,), {request.origin: 1})
         steps.append(Answer(data, request, passage))
 
@@ -357,9 +355,8 @@ class Responder:
     def _drop(self, request: Request, reason: DropReason, detail: str = "") -> None:
         self.drops[reason] += 1
         if self._observer is not None:
-            peer, data = str(request.client), request.data
-            number, fates = fates_of(request.passage)
-            self._observer.notify(events.Dropped(peer, reason, detail, data, number, fates))
+            peer, data, of = str(request.client), request.data, request.passage
+            self._observer.notify(events.Dropped(peer, reason, detail, data, of.number, of.fates))
 
 
 def _tally(origins: Sequence[Origin]) -> dict[Origin, int]:

@@ -139,19 +139,18 @@ class Found:
     ) -> None:
         self.origin = origin
         self.reference = reference
-        self._plugin = plugin
         self._declared = declared
+        if plugin is not None:
+            self.target = self.plugin = plugin
 
     @cached_property
     def target(self) -> Any:
         """The object that it is about: what the reference points at, or the plugin."""
-        return self._plugin if self._plugin is not None else load(self.reference)
+        return load(self.reference)
 
     @cached_property
     def plugin(self) -> ITransformPlugin:
         """The plugin that it is or is made into."""
-        if self._plugin is not None:
-            return self._plugin
         target, ascii = self.target, self._declared.get("ascii")
         try:
             plugin = adopt(target, **{**self._declared, "ascii": load(ascii) if ascii else None})

@@ -28,8 +28,8 @@ from uppercase.services.logs import say
 from uppercase.tcp import listening
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory, WatchedFactory
-from uppercase.tcp.kernel import admit_nobody, connections_possible, hear
-from uppercase.tcp.opening import OpenSocket, SocketEndpoint, bind, listen_error
+from uppercase.tcp.kernel import admit, admit_nobody, connections_possible
+from uppercase.tcp.opening import SocketEndpoint, bind, listen_error
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
@@ -71,18 +71,8 @@ def _ends_with_us(place: str) -> bool:
     return place.partition(":")[0] in (SHORTHAND, "tcp", "tcp6", "unix")
 
 
-@dataclass
-class _Open:
-    """What is listening, and what accepts in its place, if anything does."""
-
-    listener: listening.Listener
-    port: IListeningPort
-    acceptor: listening.Acceptor | None = None
-
-    def stop(self) -> Deferred[Any]:
-        if self.acceptor is not None:
-            self.acceptor.stop()
-        return maybeDeferred(self.port.stopListening)
+_Open = tuple[listening.Listener, IListeningPort]
+"""A place, and what listens there: nearly always an `Acceptor`."""
 
 
 class TCPService(TransformService):
@@ -116,7 +106,7 @@ class TCPService(TransformService):
 
     @property
     def ports(self) -> list[IListeningPort]:
-        return [each.port for each in self._open]
+        return [port for _, port in self._open]
 
     def listen(self) -> None:
         self._fit_to_descriptors()
@@ -127,20 +117,19 @@ class TCPService(TransformService):
             opened, listeners = self.open_shorthands(1), self._listeners
         adopted = [self._adopt(each.place, skt) for each in opened for skt in each.sockets]
         for listener in (*adopted, *listeners):
-            opening = listener.listen(self.factory).addCallback(partial(self._opened, listener))
-            self._opening.append(opening)
+            opening = listener.listen(self.factory, self.reactor, self._accept_failed, self.waits)
+            self._opening.append(opening.addCallback(partial(self._opened, listener)))
             see_through(opening, listener.description, self.reactor)
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
-        endpoint = SocketEndpoint(self.reactor, partial(OpenSocket, skt, skt.close))
+        endpoint = SocketEndpoint(self.reactor, lambda: skt)
         for listener in self._listeners:
             if listener.place == place:
                 return listener._replace(endpoint=endpoint)
         return listening.Listener(place, endpoint, None, self.proxies, place)
 
-    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
-        skt = bind(host, port)
-        return _place(SHORTHAND, skt, skt.close)
+    def open_address(self, host: str, port: int, workers: int) -> list[socket.socket]:
+        return [bind(host, port)]
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
         for listener in self._listeners:
@@ -149,7 +138,13 @@ class TCPService(TransformService):
                     f"cannot share {listener.description} among workers: only tcp:, tcp6:, tls:, "
                     "unix: and systemd: endpoints have a socket to share; leave out --workers"
                 )
-            yield _place(listener.place, *listener.endpoint.open())
+            yield OpenPlace(listener.place, [listener.endpoint.open()])
+
+    def release(self, opened: OpenPlace) -> None:
+        # What another process has opened, others serve.
+        if _ends_with_us(opened.place) and not self.settings.inherits:
+            admit_nobody(opened.sockets[0])
+        super().release(opened)
 
     def share_limits(self, workers: int) -> None:
         admission = self.factory.admission
@@ -158,7 +153,7 @@ class TCPService(TransformService):
             admission.max_per_address = share(admission.max_per_address, workers)
 
     def served(self) -> list[str]:
-        return [each.listener.name(each.port) for each in self._open]
+        return [listener.name(port) for listener, port in self._open]
 
     def levels(self) -> dict[str, int]:
         return {"connections_open": len(self.factory.connections)}
@@ -166,7 +161,7 @@ class TCPService(TransformService):
     def close(self) -> None:
         self._open_no_more()
         while self._open:
-            self._open.pop().stop()
+            maybeDeferred(self._open.pop()[1].stopListening)
         super().close()
 
     async def end(self) -> None:
@@ -175,25 +170,25 @@ class TCPService(TransformService):
         # If only this worker ends, others accept the clients that wait.
         if not self.hands_over:
             await self._end_handshakes(opened)
-            for each in opened:
-                if each.acceptor is not None:
-                    each.acceptor.accept_waiting()
-        await gatherResults([each.stop() for each in opened])
+            for _, port in opened:
+                if isinstance(port, listening.Acceptor):
+                    port.accept_waiting()
+        await gatherResults([maybeDeferred(port.stopListening) for _, port in opened])
         await self._drain()
 
     def _open_no_more(self) -> None:
         while self._opening:
             self._opening.pop().cancel()  # which does nothing to one that is over
 
-    def _end_handshakes(self, opened: list["_Open"]) -> Deferred[None]:
+    def _end_handshakes(self, opened: list[_Open]) -> Deferred[None]:
         """Begin no more handshakes; fire when those under way have had their time."""
-        for each in opened:
-            if each.acceptor is not None and _ends_with_us(each.listener.place):
-                each.acceptor.admit_nobody()
+        for listener, port in opened:
+            if isinstance(port, listening.Acceptor) and _ends_with_us(listener.place):
+                port.admit_nobody()
         for connection in self.factory.connections:
             # Another process, whose socket it is too, may have begun to stop before this one.
-            hear(connection.transport)
-        hosts = [getattr(each.port.getHost(), "host", "127.0.0.1") for each in opened]
+            admit(connection.transport)
+        hosts = [getattr(port.getHost(), "host", "127.0.0.1") for _, port in opened]
         local = all(ip_address(host).is_loopback for host in hosts)
         return deferLater(self.reactor, _LOCAL_HANDSHAKE if local else _HANDSHAKE)
 
@@ -252,10 +247,7 @@ class TCPService(TransformService):
             self.say(text, LogLevel.warn)
 
     def _opened(self, listener: listening.Listener, port: IListeningPort) -> None:
-        opened = _Open(listener, port)
-        # Before its acceptor, which may fail, so that it is closed with the others.
-        self._open.append(opened)
-        opened.acceptor = listening.acceptor_of(port, self.reactor, self._accept_failed, self.waits)
+        self._open.append((listener, port))
         if self._listening:  # It had to wait for something first.
             self.say_ready(listener.name(port))
 
@@ -280,16 +272,6 @@ def see_through(opening: Deferred[Any], description: str, reactor: Any) -> None:
             reactor.stop()
 
     opening.addCallback(end_if_failed)
-
-
-def _place(place: str, skt: socket.socket, close: Callable[[], object]) -> OpenPlace:
-    def release() -> None:
-        # Other processes serve it to its end.
-        if _ends_with_us(place):
-            admit_nobody(skt)
-        close()
-
-    return OpenPlace(place, [skt], release)
 
 
 class Board:

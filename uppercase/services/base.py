@@ -6,7 +6,6 @@ Settings have no defaults of their own: those are limits.
 import errno
 import math
 import socket
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,11 +15,8 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
-from twisted.python.components import proxyForInterface
-from twisted.python.runtime import seconds as wall_seconds
 from zope.interface import implementer
 
 from uppercase import awaiting
@@ -34,6 +30,8 @@ from uppercase.services._stopping import STOP_SIGNALS, CannotStart
 from uppercase.services.logs import Counters, LogObserver, say
 
 _log: Final = Logger("uppercase")
+
+_SIOCGIFADDR: Final = 0x8915  # linux/sockios.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,20 +94,10 @@ another."""
 
 
 class OpenPlace(NamedTuple):
-    """What was opened, and is served by this process or others: a socket for each, or one for all.
-
-    Attributes:
-        release: lets go of the place, which other processes may still serve.
-    """
+    """What is served by this process or others: a socket for each, or one for all."""
 
     place: str
     sockets: list[socket.socket]
-    release: Callable[[], object]
-
-    @classmethod
-    def of(cls, place: str, sockets: list[socket.socket]) -> "OpenPlace":
-        """Return one that is released by closing its sockets."""
-        return cls(place, sockets, lambda: list(map(socket.socket.close, sockets)))
 
 
 _MAY_BE_ZERO: Final = ("port", "drain", "drain_quiet", "loop_guard", "receive_buffer")
@@ -162,7 +150,10 @@ class Repeated(LoopingCall):
 
 
 def addresses_for_others() -> list[str]:
-    """Return the addresses that this machine sends from: those that others can type."""
+    """Return the addresses that this machine sends from: those that others can type.
+
+    Where no route leads out, as on a network of a hall's own, those of its interfaces (Linux).
+    """
     found = []
     # Documentation addresses (RFC 5737, RFC 3849). Connecting a UDP socket sends nothing.
     for outside in ("192.0.2.1", "2001:db8::1"):
@@ -170,7 +161,20 @@ def addresses_for_others() -> list[str]:
         with suppress(OSError), socket.socket(values.family_of(outside), socket.SOCK_DGRAM) as skt:
             skt.connect((outside, 9))
             found.append(str(skt.getsockname()[0]))
-    return found
+    return found or [*_interface_addresses()]
+
+
+def _interface_addresses() -> Iterator[str]:
+    """Return the IPv4 address of each interface of this machine but loopback's."""
+    with suppress(ImportError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
+        from fcntl import ioctl  # Windows has none.
+
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # It has no such address, or this is not Linux.
+                ifreq = ioctl(skt, _SIOCGIFADDR, name.encode().ljust(40, b"\0"))
+                address = socket.inet_ntoa(ifreq[20:24])
+                if not address.startswith("127."):
+                    yield address
 
 
 @implementer(IObserver)
@@ -210,7 +214,7 @@ class TransformService(Service, ABC):
             awaiting.choose_reactor(any(awaiting.is_async(stage.transform) for stage in stages))
             reactor = awaiting.the_reactor()
         self.reactor = reactor
-        self.clock: Any = clock_of(reactor)
+        self.clock: Any = awaiting.clock_of(reactor)
         self.settings = settings
         self.counters = Counters()
         self.listen_places: Sequence[str] = settings.listen
@@ -312,7 +316,8 @@ class TransformService(Service, ABC):
             try:
                 for host in settings.hosts():
                     try:
-                        opened.append(self.open_address(host, port, workers))
+                        sockets = self.open_address(host, port, workers)
+                        opened.append(OpenPlace(SHORTHAND, sockets))
                     except CannotListen as error:
                         may_lack = ":" in host and (host,) not in asked_for
                         if not (may_lack and error.errno in _NO_SUCH_ADDRESS):
@@ -322,7 +327,7 @@ class TransformService(Service, ABC):
                         port = opened[0].sockets[0].getsockname()[1]
             except CannotListen as error:
                 for each in opened:
-                    each.release()
+                    self.release(each)
                 # A port that was free in one family may be taken in the other.
                 in_use = error.errno == errno.EADDRINUSE
                 if settings.port_number() or not (opened and tries_left and in_use):
@@ -332,7 +337,7 @@ class TransformService(Service, ABC):
         raise AssertionError("the last try returns or raises")
 
     @abstractmethod
-    def open_address(self, host: str, port: int, workers: int) -> OpenPlace:
+    def open_address(self, host: str, port: int, workers: int) -> list[socket.socket]:
         """Open one address of the shorthands, or raise `CannotListen`."""
 
     @abstractmethod
@@ -352,8 +357,13 @@ class TransformService(Service, ABC):
     def close(self) -> None:
         """Close what is open; what others serve is no longer watched."""
         while self.opened:
-            self.opened.pop().release()
+            self.release(self.opened.pop())
         self._log_observer.stop()
+
+    def release(self, opened: OpenPlace) -> None:
+        """Let go of a place, which other processes may still serve."""
+        for skt in opened.sockets:
+            skt.close()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening, answer what was asked within the drain time, and sum up.
@@ -426,23 +436,3 @@ class TransformService(Service, ABC):
             address=address,
             transform=self.chain.name,
         )
-
-
-class _SteadyClock(proxyForInterface(IReactorTime, "_reactor")):  # type: ignore[misc]
-    """A reactor's timers beside the monotonic clock.
-
-    Whatever a timer was for is decided by the time here: one that a step of the wall clock brought
-    forward finds nothing to do, and what such a step puts off comes late.
-    """
-
-    # No method around it: it is read for each message.
-    seconds = staticmethod(time.monotonic)
-
-
-def clock_of(reactor: Any) -> Any:
-    """Return the clock of a service under this reactor: itself, unless it goes by the wall clock.
-
-    `twistd uppercase-tcp` and the like have set their reactor's clock by then, and tests have their
-    own; that leaves programs that embed a service, and `.tac` files.
-    """
-    return _SteadyClock(reactor) if reactor.seconds is wall_seconds else reactor

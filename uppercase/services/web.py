@@ -29,7 +29,7 @@ from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import see_through
 from uppercase.services.logs import say
 from uppercase.services.metrics import Measurements, exposition
-from uppercase.tcp.listening import Acceptor, acceptor_of, listener_of_string
+from uppercase.tcp.listening import listener_of_string
 
 if TYPE_CHECKING:
     from uppercase.services.supervisor import Supervisor
@@ -148,16 +148,15 @@ class WebService(Service):
     """Listens for a site; TCP without an interface, or a bare port number, is on loopback."""
 
     def __init__(self, what: str, description: str, site: BoundedSite, reactor: Any) -> None:
-        self._listener = listener_of_string(reactor, on_loopback(description))
-        if self._listener.context is not None:
+        if description.lower().startswith(("tls:", "ssl:")):
             raise UserError(
                 f"got {description!r}, but {what} served without TLS; use a loopback or UNIX "
                 "endpoint, and a proxy before it"
             )
+        self._listener = listener_of_string(reactor, on_loopback(description))
         self._reactor = reactor
         self.site = site
         self.port: IListeningPort | None = None
-        self._acceptor: Acceptor | None = None
         self._opening: Deferred[Any] | None = None
 
     def privilegedStartService(self) -> None:
@@ -171,7 +170,8 @@ class WebService(Service):
         """Listen, while twistd has its privileges, if it tells of that step; else at the start."""
         if self._opening is not None:
             return
-        self._opening = self._listener.endpoint.listen(self.site).addCallback(self._opened)
+        opening = self._listener.listen(self.site, self._reactor, self._accept_failed)
+        self._opening = opening.addCallback(self._opened)
         try:
             see_through(self._opening, self._listener.description, self._reactor)
         except CannotListen as error:
@@ -179,8 +179,6 @@ class WebService(Service):
 
     def _opened(self, port: IListeningPort) -> None:
         self.port = port
-        # As for a service: Twisted's own would try again at once, with a line in the log each time.
-        self._acceptor = acceptor_of(port, self._reactor, self._accept_failed)
         self.opened(self._listener.name(port))
 
     def _accept_failed(self, error: OSError) -> None:
@@ -195,8 +193,6 @@ class WebService(Service):
         opening, self._opening = self._opening, None
         if opening is not None:
             opening.cancel()
-        if self._acceptor is not None:
-            self._acceptor.stop()
         port, self.port = self.port, None
         if port is not None:
             yield maybeDeferred(port.stopListening)

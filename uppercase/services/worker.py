@@ -371,7 +371,7 @@ def _inherit(services: Sequence[TransformService], assignment: Assignment) -> No
     for service, places in zip(services, assignment.sockets, strict=True):
         for place in places:
             skt = socket.socket(fileno=next(numbers))
-            service.opened.append(OpenPlace.of(place, [skt]))
+            service.opened.append(OpenPlace(place, [skt]))
         service.share_limits(assignment.workers)
         # Unless the word is that all stop.
         service.hands_over = True

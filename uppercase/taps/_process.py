@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import twisted
@@ -283,12 +284,16 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
         why = f"there is no folder {folder}"
     elif os.path.isdir(path):
         why = "it is a folder"
-    elif not os.access(path if os.path.exists(path) else folder, os.W_OK):
-        why = "permission denied"
     elif owner := _running(path):
         why = f"the server with the process number {owner} has it; remove it if that is none"
     else:
-        return
+        try:
+            # Beside it, as another server may be about to write it.
+            with TemporaryFile(dir=folder) as file:
+                file.write(b"%d" % os.getpid())
+            return
+        except OSError as error:
+            why = str(error.strerror).lower()
     raise UserError(
         f"cannot write the pid file {path} ({why}); name another with --pidfile=FILE before "
         "the service's name, or have none with --pidfile="

@@ -8,6 +8,7 @@ costs one batch of output and no more.
 from collections.abc import Hashable
 from contextlib import suppress
 from functools import partial
+from math import inf
 from time import monotonic
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -67,7 +68,7 @@ class TransformProtocol(EndingProtocol):
 
     _pumping = False
     _may_hurry = True
-    _drain_at: int | None = None
+    _drain_at: float = inf
 
     def __init__(self, factory: "TransformFactory", address: IAddress | None = None) -> None:
         self._state = states.OPENING
@@ -114,7 +115,7 @@ class TransformProtocol(EndingProtocol):
             return  # It already closes, under the name that the log knows.
         self.name, self.client = known_as(self.transport.getPeer())
         if self._factory.enter(self):
-            self._move(states.SERVING if self._drain_at is None else states.DRAINING)
+            self._move(states.SERVING if self._drain_at == inf else states.DRAINING)
             if self._lab is not None:
                 self._lab.begin()
         else:
@@ -281,7 +282,7 @@ class TransformProtocol(EndingProtocol):
         May be called again; what had arrived the first time counts. Where a PROXY header is still
         to come, what comes with it is answered, and no more.
         """
-        if self._drain_at is None:
+        if self._drain_at == inf:
             identified = self._state is not states.IDENTIFYING
             self._drain_at = self._taken() + (unread_input(self.transport) if identified else 0)
             if self._state is states.SERVING:
@@ -293,10 +294,7 @@ class TransformProtocol(EndingProtocol):
 
         TLS transports call this once they have delivered all that one read gave them.
         """
-        if self._state is not states.DRAINING:
-            return
-        assert self._drain_at is not None
-        if self._taken() >= self._drain_at:
+        if self._state is states.DRAINING and self._taken() >= self._drain_at:
             self._conversation.stop()
             self.pump()
 

@@ -74,6 +74,14 @@ def peer_is_gone(transport: ITransport) -> bool:
     return _tcp_info(transport, _STATE) == _TCP_CLOSE
 
 
+def end_if_gone(transport: ITransport, seconds: float) -> None:
+    """Have the kernel end a connection whose peer acknowledges nothing for so long, if it can."""
+    skt = _socket_under(transport)
+    if skt is not None and sys.platform == "linux":
+        with suppress(OSError):  # A UNIX socket's peer is never gone like that.
+            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1e3))
+
+
 def refuse_group(host: str) -> None:
     """Refuse a broadcast or multicast address: one can listen there, and nobody can connect.
 
@@ -133,7 +141,7 @@ def admit_nobody(skt: socket.socket) -> None:
 
     A client between the last `accept` and the end of the socket would be reset. Over TCP, one that
     comes now gets no answer, tries again after a second, and finds nobody listening, or somebody
-    else; handshakes under way go on, see `hear`. At a UNIX socket it is refused. Those that wait
+    else; handshakes under way go on, see `admit`. At a UNIX socket it is refused. Those that wait
     can still be accepted. Where the system cannot do this, nothing happens.
     """
     if sys.platform != "linux":
@@ -147,7 +155,7 @@ def admit_nobody(skt: socket.socket) -> None:
         _set_least_hops(skt, 255)
 
 
-def hear(transport: ITransport) -> None:
+def admit(transport: ITransport) -> None:
     """Take a client's packets, if its handshake was under way when nobody was to come in."""
     skt = _socket_under(transport)
     if skt is not None and sys.platform == "linux" and skt.family != socket.AF_UNIX:

@@ -15,13 +15,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IListeningPort,
     IProtocolFactory,
-    IReactorFDSet,
     IReadDescriptor,
     IStreamServerEndpoint,
 )
@@ -41,7 +40,7 @@ from uppercase.errors import BadValue
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._quick import hub_of, prompt
 from uppercase.tcp.factory import TransformFactory
-from uppercase.tcp.kernel import admit_nobody, hear
+from uppercase.tcp.kernel import admit, admit_nobody
 from uppercase.tcp.opening import BACKLOG, OPENER, SocketEndpoint, open_endpoint
 
 if TYPE_CHECKING:
@@ -108,10 +107,29 @@ class Listener(NamedTuple):
     proxies: DeclaredPeers | None
     place: str
 
-    def listen(self, served: TransformFactory) -> Deferred[IListeningPort]:
+    def listen(
+        self,
+        served: Any,
+        reactor: Any,
+        on_scarce: Callable[[OSError], None],
+        waits: Callable[[], bool] | None = None,
+    ) -> Deferred[IListeningPort]:
+        """Listen, and have an `Acceptor` accept; what is no port of Twisted's does so by itself."""
+
+        def accept(port: IListeningPort) -> IListeningPort:
+            if not isinstance(port, Port):
+                return port
+            try:
+                acceptor = Acceptor(port, hub_of(reactor), on_scarce, waits)
+            except BaseException:  # Such as for want of a descriptor.
+                port.stopListening()
+                raise
+            acceptor.startListening()
+            return acceptor
+
         factory = with_stages(served, self.proxies, self.context)
         listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
-        return listening
+        return listening.addCallback(accept)
 
     def name(self, port: IListeningPort) -> str:
         """Return what the ready line calls its port: `TCP 127.0.0.1:12000`, `UNIX /run/x`."""
@@ -135,7 +153,7 @@ class _ListeningSocket(socket.socket):
         self.type = super().type  # type: ignore[misc]
 
 
-@implementer(IReadDescriptor)
+@implementer(IListeningPort, IReadDescriptor)
 class Acceptor:
     """Accepts the connections of one of Twisted's ports in its place.
 
@@ -143,7 +161,7 @@ class Acceptor:
     reactor no longer tells it that somebody is waiting. Any port of Twisted's will do.
 
     Args:
-        port: is listening; its `stopListening` is called after `stop`.
+        port: is listening.
         reactor: watches the acceptor and the transports that it makes.
         on_scarce: told the system's error each time that accepting has to rest.
         waits: called when somebody is there, returns whether other processes should accept first;
@@ -179,8 +197,24 @@ class Acceptor:
             # On Linux, those that it accepts have it too, without a call for each.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._make = prompt(port.transport)
-        port.stopReading()
-        reactor.addReader(self)
+
+    def startListening(self) -> None:
+        """Accept from now on."""
+        self._port.stopReading()
+        self._reactor.addReader(self)
+
+    def stopListening(self) -> Deferred[Any]:
+        """Accept no more, and close the port."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+        self._reactor.removeReader(self)
+        self._socket.close()
+        return maybeDeferred(self._port.stopListening)
+
+    def getHost(self) -> IAddress:
+        host: IAddress = self._port.getHost()
+        return host
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -190,7 +224,7 @@ class Acceptor:
         return prefix
 
     def connectionLost(self, reason: Failure) -> None:
-        self.stop()
+        self.stopListening()
 
     def doRead(self) -> None:
         """Accept the clients that wait, up to a batch."""
@@ -218,14 +252,6 @@ class Acceptor:
     def accept_waiting(self) -> None:
         """Accept the connections that wait in the queue, which closing it would reset."""
         self._accept(BACKLOG)
-
-    def stop(self) -> None:
-        """Accept no more; the port still listens."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
-        self._reactor.removeReader(self)
-        self._socket.close()
 
     def _accept(self, most: int) -> bool:
         """Accept up to that many; tell whether they were there."""
@@ -267,7 +293,7 @@ class Acceptor:
         port.sessionno = number + 1
         transport = self._make(skt, protocol, address, port, number, self._reactor)
         if not self._admits:
-            hear(transport)
+            admit(transport)
         try:
             protocol.makeConnection(transport)
         except Exception:
@@ -291,18 +317,6 @@ def _address_of(family: int, address: Any) -> IAddress:
     if family == socket.AF_UNIX:
         return UNIXAddress(address or None)
     return (IPv6Address if family == socket.AF_INET6 else IPv4Address)("TCP", *address)
-
-
-def acceptor_of(
-    port: IListeningPort,
-    reactor: Any,
-    on_scarce: Callable[[OSError], None],
-    waits: Callable[[], bool] | None = None,
-) -> Acceptor | None:
-    """Return what accepts for a port; None for one of another kind, which accepts by itself."""
-    if isinstance(port, Port) and IReactorFDSet.providedBy(reactor):
-        return Acceptor(port, hub_of(reactor), on_scarce, waits)
-    return None
 
 
 def listener_of_string(
@@ -380,8 +394,9 @@ def _bad_description(description: str, kind: str, error: Exception) -> BadValue:
             f"got {description!r}, but systemd has passed no such socket (LISTEN_FDS, "
             "LISTEN_FDNAMES); start the service through its .socket unit, and count index= from 0"
         )
-    form = "tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
+    others = "tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
+    form = _TLS_FORM if kind in ("tls", "ssl") else others
     return BadValue(
         f"got {description!r}, which is not an endpoint string ({error}); accepted are strings "
-        f"such as {_TLS_FORM if kind in ('tls', 'ssl') else form}"
+        rf"such as {form}, with \: for each colon in a value"
     )

@@ -14,7 +14,7 @@ import socket
 import stat
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -61,58 +61,61 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
     return skt
 
 
-class OpenSocket(NamedTuple):
-    """A listening socket that nobody serves yet.
+class _NamedSocket(socket.socket):
+    """A UNIX socket; what it holds, such as its name, goes with it.
 
-    Attributes:
-        release: closes it; processes that still have it go on listening, but its name is gone.
+    Processes that still have it go on listening.
     """
 
-    socket: socket.socket
-    release: Callable[[], object]
+    def __init__(self) -> None:
+        super().__init__(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.held = ExitStack()
+
+    def close(self) -> None:
+        # First: until the socket is closed, no other file has the number of its name.
+        self.held.close()
+        super().close()
 
 
 class _Opener:
     """Stands for a reactor where Twisted's endpoints are to be opened and not served.
 
     They call these methods, which are those of `IReactorTCP`, `IReactorUNIX` and `IReactorSocket`
-    but return an `OpenSocket` instead of a port.
+    but return a listening socket instead of a port.
     """
 
-    def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> OpenSocket:
-        skt = bind(interface or "0.0.0.0", port, backlog, one_family=False)
-        return OpenSocket(skt, skt.close)
+    def listenTCP(self, port: int, factory: object, backlog: int, interface: str) -> socket.socket:
+        return bind(interface or "0.0.0.0", port, backlog, one_family=False)
 
     def listenUNIX(
         self, address: str, factory: object, backlog: int, mode: int, wantPID: bool
-    ) -> OpenSocket:
-        path = os.fsdecode(address)
-        with ExitStack() as held:
+    ) -> socket.socket:
+        path, ours = os.fsdecode(address), os.getpid()
+        with ExitStack() as opened:
             try:
+                skt = opened.enter_context(_NamedSocket())
                 if wantPID:
-                    held.callback(_unlock, _lock(path))
+                    skt.held.callback(_unlock, _lock(path))
                 _remove_leftover(path)
-                skt = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
                 skt.bind(path)
-                # Before the socket is closed: until then no other file has its number.
-                held.callback(_remove, path, os.lstat(path))
+                skt.held.callback(_remove, path, os.lstat(path))
                 os.chmod(path, mode)
                 skt.listen(backlog)
             except OSError as error:
                 raise cannot_listen("UNIX", path, error) from error
-            opened, ours = held.pop_all(), os.getpid()
+            opened.pop_all()
 
-            def end() -> None:
-                # The end of a process that it has forked is none of ours.
-                if os.getpid() == ours:
-                    opened.close()
+        def end() -> None:
+            # The end of a process that it has forked is none of ours.
+            if os.getpid() == ours:
+                skt.close()
 
-            # Where another service cannot start, the program ends without a stop.
-            atexit.register(end)
-            opened.callback(atexit.unregister, end)
-            return OpenSocket(skt, opened.close)
+        # Where another service cannot start, the program ends without a stop.
+        atexit.register(end)
+        skt.held.callback(atexit.unregister, end)
+        return skt
 
-    def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> OpenSocket:
+    def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> socket.socket:
         # The endpoint closes the descriptor that it has.
         skt = socket.socket(fileno=os.dup(descriptor))
         if not skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -121,17 +124,17 @@ class _Opener:
                 f"got file descriptor {descriptor}, which does not listen for connections: "
                 "ListenStream= and Accept=no are needed in a systemd socket unit"
             )
-        return OpenSocket(skt, skt.close)
+        return skt
 
 
 OPENER: Final[Any] = _Opener()
 
 
-def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> OpenSocket:
+def open_endpoint(description: str, endpoint: IStreamServerEndpoint) -> socket.socket:
     """Open an endpoint that was made with `OPENER`, or raise `CannotListen`."""
     results: list[Any] = []
     endpoint.listen(Factory()).addBoth(results.append)
-    opened: OpenSocket | Failure = results[0]
+    opened: socket.socket | Failure = results[0]
     if isinstance(opened, Failure):
         raise listen_error(description, opened)
     return opened
@@ -145,23 +148,20 @@ class _UNIXPort(unix.Port):
 
     _shouldShutdown = False  # Other processes may serve it.
 
-    def __init__(self, opened: OpenSocket, factory: IProtocolFactory, reactor: Any) -> None:
-        super().__init__(opened.socket.getsockname(), factory, reactor=reactor)
-        self.socket, self._release = opened
+    def __init__(self, skt: socket.socket, factory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(skt.getsockname(), factory, reactor=reactor)
+        self.socket = skt
         self.fileno = self.socket.fileno  # type: ignore[method-assign] # as Twisted's
 
     def startListening(self) -> None:
-        """Do what Twisted's does, except to the socket."""
-        tcp._reservedFD.reserve()
-        self.numberAccepts = 100
+        """Do what Twisted's does, except to the socket; accepting is up to an `Acceptor`."""
         factory: Any = self.factory
         factory.doStart()
         self.connected = True
-        self.startReading()  # type: ignore[no-untyped-call]
 
     def stopListening(self, *reason: Any) -> Any:
         ended = self.loseConnection(*reason)  # type: ignore[no-untyped-call]
-        self._release()
+        self.socket.close()  # At once, as its name goes with it.
         return ended
 
     def connectionLost(self, reason: Failure) -> None:
@@ -176,7 +176,7 @@ class SocketEndpoint:
         open_socket: returns it, or raises `CannotListen`.
     """
 
-    def __init__(self, reactor: Any, open_socket: Callable[[], OpenSocket]) -> None:
+    def __init__(self, reactor: Any, open_socket: Callable[[], socket.socket]) -> None:
         self._reactor = reactor
         self.open = open_socket
 
@@ -184,11 +184,10 @@ class SocketEndpoint:
         return maybeDeferred(self._serve, factory)
 
     def _serve(self, factory: IProtocolFactory) -> IListeningPort:
-        opened = self.open()
-        skt = opened.socket
+        skt = self.open()
         skt.setblocking(False)
         if skt.family == socket.AF_UNIX:
-            port = _UNIXPort(opened, factory, self._reactor)
+            port = _UNIXPort(skt, factory, self._reactor)
             port.startListening()
             return port
         # As Twisted's `AdoptedStreamServerEndpoint`, whose module brings in what its TLS needs: a

@@ -139,6 +139,7 @@ _NOT_THE_AUTHORS: Final = tuple(
 )
 
 Case = tuple[Any, ...]
+Strategies = tuple[st.SearchStrategy[Any], ...]
 Test = Callable[..., Coroutine[Any, Any, None]]
 """Raises `Broken` where a case, its arguments, breaks a law."""
 
@@ -177,16 +178,6 @@ class CallResult:
     def same(self, other: "CallResult") -> bool:
         """Return whether a client could tell no difference except in the wording of an error."""
         return self.output == other.output and type(self.error) is type(other.error)
-
-    @property
-    def place(self) -> str:
-        """Where the error was raised, the innermost place in the author's code, or ""."""
-        if self.error is None:
-            return ""
-        for frame in reversed(extract_tb(self.error.__traceback__)):
-            if not frame.filename.startswith(("<", *_NOT_THE_AUTHORS)):
-                return f"{frame.filename}, line {frame.lineno}"
-        return ""
 
     def __str__(self) -> str:
         if self.error is None:
@@ -235,7 +226,8 @@ class Examination:
         self.pairs = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
         self._left_out = 0
         self._count = count
-        self._drawn: dict[tuple[st.SearchStrategy[Any], ...], list[Case]] = {}
+        # Without strategies there is nothing to draw.
+        self._drawn: dict[Strategies, list[Case]] = {(): []}
         self._waiter = Waiter([self._transform])
         self._most = ASYNC_WINDOW if is_async(self._transform) else _THREADS
         self._unanswered: Unanswered | None = None
@@ -263,39 +255,34 @@ class Examination:
     def hold(self, test: Test, cases: Iterable[Case], *drawn: st.SearchStrategy[Any]) -> None:
         """Put a test to cases, then to drawn ones; raise `Broken` for the smallest it breaks at."""
         self._try(test, cases)
-        if not drawn:
-            return
-        seen: list[Broken] = []
-
-        def breaks(case: Case) -> bool:
-            if monotonic() < until:
-                try:
-                    self._waiter.wait_for(test(*case))
-                except Broken as broken:
-                    seen.append(broken)
-                    return True
-            return False
-
-        def search(suits: Callable[[Case], Any]) -> None:
-            drawing = settings(
-                max_examples=self._count, derandomize=True, database=None, deadline=None
-            )
-            # It does not suit again, or the time is over.
-            with suppress(NoSuchExample, Flaky):
-                find(st.tuples(*drawn), suits, settings=drawing)
-
         # Drawn first, for all laws that ask for the same, and tried together, as it is rare that
         # one breaks a law. If one does, the same are drawn again, for hypothesis to find the
         # smallest.
         if drawn not in self._drawn:
-            search(self._drawn.setdefault(drawn, []).append)
+            self._search(drawn, self._drawn.setdefault(drawn, []).append)
         try:
             self._try(test, self._drawn[drawn])
         except Broken as broken:
-            seen.append(broken)
-            until = monotonic() + KIT_SEARCH_TIME
-            search(breaks)
+            seen, until = [broken], monotonic() + KIT_SEARCH_TIME
+
+            def breaks(case: Case) -> bool:
+                try:
+                    if monotonic() < until:
+                        self._waiter.wait_for(test(*case))
+                except Broken as smaller:
+                    seen.append(smaller)
+                    return True
+                return False
+
+            self._search(drawn, breaks)
             raise min(seen, key=lambda each: len(each.example)) from None
+
+    def _search(self, drawn: Strategies, suits: Callable[[Case], Any]) -> None:
+        """Draw cases until one suits, and then for the smallest that does."""
+        drawing = settings(max_examples=self._count, derandomize=True, database=None, deadline=None)
+        # It does not suit again, or the time is over.
+        with suppress(NoSuchExample, Flaky):
+            find(st.tuples(*drawn), suits, settings=drawing)
 
     def _try(self, test: Test, cases: Iterable[Case], *, most: int | None = None) -> None:
         """Put a test to cases, `most` at a time, or else as many as may overlap.
@@ -430,6 +417,14 @@ def _call(transform: ITransform, message: bytes) -> CallResult | Deferred[CallRe
     if not started.called:
         started.addTimeout(KIT_WAIT, the_reactor(), give_up)
     return started
+
+
+def place_of(error: BaseException) -> str:
+    """Return where it was raised, in brackets: the innermost place in the author's code, or ""."""
+    for frame in reversed(extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(("<", *_NOT_THE_AUTHORS)):
+            return f" ({frame.filename}, line {frame.lineno})"
+    return ""
 
 
 def _bytes(result: object) -> bytes:

@@ -29,6 +29,7 @@ from uppercase.testing._examination import (
     Examination,
     Law,
     Unanswered,
+    place_of,
     show,
 )
 from uppercase.testing._memory import pieces
@@ -130,10 +131,10 @@ def _answered(examined: Examination, *, utf_8: bool) -> None:
     """Search, among the messages that are UTF-8 or those that are not, for one that fails."""
 
     def accept(call: str, outcome: CallResult) -> None:
-        if outcome.error is None or outcome.refused or isinstance(outcome.error, WrongResult):
-            return
-        place = f" ({outcome.place})" if outcome.place else ""
-        raise Broken(f"{call} {outcome}{place}; raise ValueError where a message is refused")
+        error = outcome.error
+        if error is not None and not outcome.refused and not isinstance(error, WrongResult):
+            hint = "raise ValueError where a message is refused"
+            raise Broken(f"{call} {outcome}{place_of(error)}; {hint}")
 
     async def is_answered(message: bytes) -> None:
         for call, outcome in await _ways(examined, message):

@@ -161,19 +161,9 @@ def hex_encode(data: bytes) -> bytes:
 
 
 Algorithm = Literal[
-    "blake2b",
-    "blake2s",
-    "md5",
-    "sha1",
-    "sha224",
-    "sha256",
-    "sha384",
-    "sha3_224",
-    "sha3_256",
-    "sha3_384",
-    "sha3_512",
-    "sha512",
-]
+    "blake2b", "blake2s", "md5", "sha1", "sha224", "sha256", "sha384",
+    "sha3_224", "sha3_256", "sha3_384", "sha3_512", "sha512",
+]  # fmt: skip
 
 
 def digest(data: bytes, *, algorithm: Algorithm = "sha256") -> bytes:

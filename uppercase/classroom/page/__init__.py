@@ -39,6 +39,7 @@ from uppercase.core.values import printable_address
 from uppercase.services.base import Repeated, TransformService, addresses_for_others
 from uppercase.services.logs import say
 from uppercase.services.web import BoundedSite, WebService, host_in, is_loopback, why_foreign
+from uppercase.tcp.kernel import end_if_gone
 
 __all__ = ["Audience", "PageService"]
 
@@ -53,7 +54,8 @@ STALLED: Final = 15.0
 
 HEARTBEAT: Final = 10.0
 """Seconds after which something is written even where nothing happens, so that both sides notice
-when the other is gone; proxies give up after 30 or more."""
+when the other is gone: the script, too, to which a browser tells of no silence. Proxies give up
+after 30 or more."""
 
 WATCHERS: Final = 256  # How many may watch: a class of 200 with a few second screens.
 
@@ -249,6 +251,8 @@ class PageService(WebService):
         self.watchers[watcher.token] = watcher
         channel: Any = request.channel
         channel.leave_bounds()
+        # The system's buffer has room for more frames than a phone that is gone is worth.
+        end_if_gone(channel.transport, STALLED)
         watcher.push(self.greeting(watcher))
 
     def greeting(self, watcher: _Watcher) -> bytes:
@@ -273,7 +277,7 @@ class PageService(WebService):
         changes = self._changes()
         if changes or now - self._last_write >= HEARTBEAT:
             self._last_write = now
-            self._deliver(_frame("frame", changes) if changes else b": still here\n\n", watchers)
+            self._deliver(_frame("frame" if changes else "still", changes), watchers)
 
     def _deliver(self, data: bytes, watchers: Sequence[_Watcher]) -> None:
         """Write to some, and to the others in the next turns of the reactor."""

@@ -7,7 +7,9 @@ const KEPT = 2000; // arrows in memory, of all clients, so that one client's can
 const CLIENTS = 500; // clients in memory, as the service keeps them
 const ROWS = 300; // clients in the table: more are counted in the totals only
 const PATIENCE = 5000; // milliseconds until a line that was sent counts as unanswered
+const GESTURE = 1000; // milliseconds for which a wheel, a finger or a key goes on scrolling
 const RETRY = 4000; // milliseconds until a refused stream is tried again
+const SILENCE = 25000; // milliseconds without the server's sign of life, which comes each 10 s
 const COLUMNS = ["lost", "duplicated", "corrupted", "delayed", "reordered", "dropped"];
 const WELL = ["closed finished", "closed answered"];
 
@@ -31,13 +33,31 @@ const number = new Intl.NumberFormat("en");
 
 function listen() {
   const events = new EventSource("events");
-  events.addEventListener("hello", (event) => greet(JSON.parse(event.data)));
-  events.addEventListener("frame", (event) => take(JSON.parse(event.data)));
+  let timer = 0;
+  const wait = (milliseconds) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      lose();
+      events.close();
+      listen();
+    }, milliseconds);
+  };
+  wait(SILENCE);
+  for (const [name, act] of Object.entries({ hello: greet, frame: take, still: () => {} })) {
+    events.addEventListener(name, (event) => {
+      wait(SILENCE);
+      act(JSON.parse(event.data));
+    });
+  }
   events.addEventListener("error", () => {
-    say("state", "connection lost, trying again");
-    at("state").dataset.state = "lost";
-    if (events.readyState === EventSource.CLOSED) setTimeout(listen, RETRY);
+    lose();
+    wait(RETRY);
   });
+}
+
+function lose() {
+  say("state", "connection lost, trying again");
+  at("state").dataset.state = "lost";
 }
 
 function greet(told) {
@@ -131,7 +151,8 @@ function showServices() {
       button.type = "button";
       button.setAttribute("aria-pressed", index === page.open);
       button.addEventListener("click", () => {
-        Object.assign(page, { open: index, only: "", fresh: 0 });
+        page.open = index;
+        choose("");
         show();
         at("services").children[index].focus();
       });
@@ -451,14 +472,17 @@ at("follow").addEventListener("click", () => {
   at("follow").setAttribute("aria-pressed", page.follows);
   later();
 });
+// Who scrolls back wants to read: nothing moves until asked to follow again. That is so while the
+// scrollbar is held, or just after a gesture; otherwise a new layout has scrolled.
 for (const gesture of ["wheel", "touchmove", "keydown"]) {
-  // Who scrolls back wants to read: nothing moves until asked to follow again.
-  at("timeline").addEventListener(gesture, () => requestAnimationFrame(stopWhereScrolled), { passive: true });
+  at("timeline").addEventListener(gesture, () => (page.gesture = performance.now()), { passive: true });
 }
-function stopWhereScrolled() {
+at("timeline").addEventListener("scroll", () => {
   const view = at("timeline");
-  if (page.follows && view.scrollTop + view.clientHeight < view.scrollHeight - 8) at("follow").click();
-}
+  const back = view.scrollTop + view.clientHeight < view.scrollHeight - 8;
+  const meant = view.matches(":active") || performance.now() - page.gesture < GESTURE;
+  if (page.follows && back && meant) at("follow").click();
+}, { passive: true });
 new ResizeObserver(() => service() && page.follows && later()).observe(at("timeline"));
 
 darkness.addEventListener("change", () => setTheme(page.theme));

@@ -26,6 +26,7 @@ from uppercase.client.target import (
     reachable,
     resolve,
 )
+from uppercase.commands import look_up
 from uppercase.commands._options import Expect
 from uppercase.core.values import counted
 from uppercase.errors import ConnectionRefused, NetworkError, NoReply, UserError, install
@@ -267,11 +268,11 @@ class Counts:
 def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
     """Return the connections, non-blocking; over UDP those to each of the addresses in turn."""
     if target.udp:
-        for address in reachable(target):
+        for address in look_up(reachable, target):
             yield [connect_udp(target, address) for _ in range(connections)]
         return
     streams: list[socket.socket] = []
-    addresses = resolve(target)
+    addresses = look_up(resolve, target)
     try:
         while len(streams) < connections:
             streams.append(_connect_stream(target, addresses))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from uppercase.client.target import Target, reachable
-from uppercase.commands import NETWORK, OK, _options, _report, running, signals
+from uppercase.commands import NETWORK, OK, _options, _report, look_up, running, signals
 from uppercase.commands._options import COUNT, DURATION, SIZE, acceptable, expectation
 from uppercase.commands.group import Command, say, section
 from uppercase.commands.ping._tracker import (
@@ -111,7 +111,7 @@ def ping(
 
     with running() as (reactor, wait):
         soon = reactor.callFromThread
-        addresses = reachable(target) if target.udp else [None]
+        addresses = look_up(reachable, target) if target.udp else [None]
         for address in addresses:
             tracker = Tracker(probes, timeout)
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)

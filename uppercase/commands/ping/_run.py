@@ -76,8 +76,8 @@ class Run(ABC):
     def send(self, probe: bytes) -> None:
         """Send a probe, or begin to."""
 
-    def incomplete(self) -> bytes:
-        """Take out what has come of a reply; a datagram comes whole or not at all."""
+    def stuck(self) -> bytes:
+        """Take out what has come of a reply that does not go on; a datagram comes whole."""
         return b""
 
     @abstractmethod
@@ -130,7 +130,7 @@ class Run(ABC):
     def _expire(self, now: float) -> None:
         """Report the probes lost by now; half a reply is a wrong one, not a lost one."""
         if self.tracker.next_expiry <= now:
-            half = self.incomplete()
+            half = self.stuck()
             if half:
                 self.display.show(self.tracker.receive(half, now))
             for finding in self.tracker.expire(now):
@@ -207,11 +207,10 @@ class StreamRun(Run):
         self._alone[lines] = Deferred.fromCoroutine(self._ask_alone(lines, probe))
         self._alone[lines].addBoth(lambda _: self._forget(lines))
 
-    def incomplete(self) -> bytes:
-        """Take out what has come of a line: the one that was asked for first."""
-        if self._shared is not None:
-            return self._shared.incomplete()
-        return next(filter(None, (lines.incomplete() for lines in self._alone)), b"")
+    def stuck(self) -> bytes:
+        """Take out what has come of a line that does not go on: the one asked for first."""
+        connections = self._alone if self._shared is None else [self._shared]
+        return next(filter(None, (lines.stuck(self.tracker) for lines in connections)), b"")
 
     async def close(self) -> None:
         if self._shared is not None:
@@ -277,6 +276,7 @@ class Lines(Reader):
         self._target = target
         self._incoming = bytearray()
         self._waiting = 0
+        self._came_at = 0.0
         self.over = Deferred.fromCoroutine(self._listen())
 
     @property
@@ -294,6 +294,15 @@ class Lines(Reader):
             raise NetworkError(
                 f"{self._target} has stopped reading: {self._waiting} bytes wait to be sent"
             )
+
+    def dataReceived(self, data: bytes) -> None:
+        self._came_at = monotonic()
+        super().dataReceived(data)
+
+    def stuck(self, tracker: Tracker) -> bytes:
+        """Take out what has come of a line, unless more of it may be on its way."""
+        goes_on = tracker.may_go_on(len(self._incoming), monotonic() - self._came_at)
+        return b"" if goes_on else self.incomplete()
 
     def incomplete(self) -> bytes:
         data = bytes(self._incoming)

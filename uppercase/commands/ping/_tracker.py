@@ -273,6 +273,14 @@ class Tracker:
             self.totals.rtt.record(rtt)
         return Finding(verdict, probe.seq, len(reply), rtt, reordered)
 
+    def may_go_on(self, length: int, silence: float) -> bool:
+        """Return whether so much of a stream's reply is a beginning, so long after it came.
+
+        A slow network brings it in pieces; one that lacks its ending alone is a wrong one.
+        """
+        whole = len(self._probes.reply(1)) - len(self._probes.ending)
+        return length < whole and silence < self._timeout / 2
+
     def expire(self, now: float) -> list[Finding]:
         lost = []
         while self.next_expiry <= now:

@@ -18,11 +18,11 @@ from typing import Any, Final
 import click
 
 from uppercase.client.target import Target, reachable
-from uppercase.commands import CHUNK, NETWORK, OK, _options, running, write_all
+from uppercase.commands import CHUNK, NETWORK, OK, _options, look_up, running, write_all
 from uppercase.commands._options import COUNT, SIZE
 from uppercase.commands.group import Command, say, section
 from uppercase.core.framing import SizeFramer, make_framer
-from uppercase.errors import UserError
+from uppercase.errors import FramingError, UserError
 from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, UDP_RETRIES
 
 PROMPT: Final = "Input lowercase sentence: "
@@ -140,7 +140,7 @@ def _send_datagrams(
     from uppercase.commands.send._datagrams import Messages
     from uppercase.commands.send._stream import Source
 
-    addresses = reachable(target)
+    addresses = look_up(reachable, target)
     only_ipv6 = all(address.family == socket.AF_INET6 for address in addresses)
     limit = IPV6_MAX_DATAGRAM if only_ipv6 else IPV4_MAX_DATAGRAM
     again = UDP_RETRIES if retries is None else retries
@@ -155,11 +155,16 @@ def _send_datagrams(
     places = 1 if one_socket else window or UDP_WINDOW
     with running() as (reactor, wait):
         datagrams = Datagrams(reactor, target, addresses, timeout, again, one_socket)
-        messages = Messages(datagrams, limit, on_loss or "fail", not no_warn, verbose)
+        messages = Messages(datagrams, on_loss or "fail", not no_warn, verbose)
         try:
             if typed:
                 return OK if converse(lambda line: wait(messages.ask(line))) else NETWORK
             wait(messages.filter(Source(reactor), framer, places))
+        except FramingError as error:
+            raise UserError(
+                f"a message of the input is too large for a datagram: more than {limit:,} bytes; "
+                "cut the input with --chunk, or use TCP"
+            ) from error
         finally:
             datagrams.close()
             if messages.lost:

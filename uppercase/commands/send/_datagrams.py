@@ -10,7 +10,7 @@ from uppercase.commands.group import say
 from uppercase.commands.send._stream import Source, write
 from uppercase.core.framing import Framer
 from uppercase.core.values import counted
-from uppercase.errors import FramingError, NetworkError, NoReply, UserError
+from uppercase.errors import NetworkError, NoReply
 
 SAFE_DATAGRAM: Final = 1232
 """Payload that no usual path fragments: IPv6's minimum MTU of 1,280 less 48 bytes of headers (DNS
@@ -21,14 +21,13 @@ _LOSSES_NAMED: Final = 10
 
 @dataclass
 class Messages:
-    """Sends messages, each within what one datagram carries; warns once of one that is large.
+    """Sends messages, each as a datagram; warns once of one that is large.
 
     `on_loss` says what becomes of one without a reply: it ends all (`fail`), is left out (`skip`),
     or is an empty line (`empty`).
     """
 
     datagrams: Datagrams
-    max_message: int
     on_loss: str
     warn: bool
     verbose: bool
@@ -39,11 +38,6 @@ class Messages:
         """Return the reply to a message, or None if every attempt went unanswered."""
         self.asked += 1
         name = f"message {self.asked}"
-        if len(message) > self.max_message:
-            raise UserError(
-                f"got a message of {len(message):,} bytes; a datagram to {self.datagrams.target} "
-                f"carries at most {self.max_message:,}; cut the input with --chunk, or use TCP"
-            )
         if self.warn and len(message) > SAFE_DATAGRAM:
             say(
                 f"{name} has {len(message):,} bytes; more than {SAFE_DATAGRAM:,} "
@@ -100,11 +94,6 @@ class Messages:
                     for message, trailer in framer.feed(data) if data else framer.finish():
                         await places.acquire()
                         under_way.put((Deferred.fromCoroutine(self.ask(message)), trailer))
-            except FramingError as error:
-                raise UserError(
-                    f"a message of the input is too large for a datagram: more than "
-                    f"{self.max_message:,} bytes; cut the input with --chunk, or use TCP"
-                ) from error
             finally:
                 under_way.put(None)
 
