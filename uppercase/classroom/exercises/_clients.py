@@ -110,9 +110,9 @@ class _TCPClient(_Client):
 class _UDPClient(_Client):
     udp = True
 
-    def run(self, trial: Trial, **lab: Any) -> Run:
+    def run(self, trial: Trial, times: int = 1, **lab: Any) -> Run:
         # However fast the machine is, who does not wait for the reply gets none.
-        return super().run(trial, **(lab or {"options": {"delay": "reply:50ms"}, "seed": 7}))
+        return super().run(trial, times, **(lab or {"options": {"delay": "reply:50ms"}, "seed": 7}))
 
     @_judged("ends without a reply", options={"loss": "1"}, seed=7)
     def lonely(self, run: Run) -> None:
