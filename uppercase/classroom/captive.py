@@ -26,14 +26,14 @@ from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
 from uppercase import lab as labs
-from uppercase.awaiting import Waiter, choose_reactor, the_reactor
+from uppercase.awaiting import Waiter, choose_reactor, clock_of, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UserError
 from uppercase.limits import KIB, MIB, RECORD_LIMIT
 from uppercase.registry import listing
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
-from uppercase.services.base import Repeated, clock_of
+from uppercase.services.base import Repeated
 
 OUTPUT: Final = 64 * KIB
 """Bytes of a graded program's output that are kept, of each of its two streams."""
