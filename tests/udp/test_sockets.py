@@ -104,6 +104,11 @@ def test_an_address_in_use_is_one_sentence_and_leaves_nothing_open() -> None:
     assert str(caught.value).startswith(f"cannot listen on UDP 127.0.0.1:{number}: another ")
 
 
+def test_a_link_local_address_without_its_interface_is_told_what_it_lacks() -> None:
+    with pytest.raises(CannotListen, match=r"a link-local address needs its interface, as in fe80"):
+        listen_on(r"udp:0:interface=fe80\:\:7")
+
+
 @implementer(IReactorUDP)
 class Plain:
     """A reactor that knows no file descriptors, as on Windows with I/O completion ports."""
