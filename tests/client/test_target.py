@@ -3,6 +3,7 @@
 import errno
 import resource
 import socket
+import ssl
 import sys
 import time
 from contextlib import suppress
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import certificates
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
 from tests.commands.certificates import make_certificate
 from tests.drawing import CHARACTER
@@ -192,6 +194,32 @@ def test_a_datagram_may_be_cut_on_its_way(host: str, option: tuple[int, int]) ->
 )
 def test_a_refusal_names_the_command_that_helps(target: Target, sentence: str) -> None:
     assert str(explain(ConnectionRefusedError(), target)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("days_ago", "host", "likely"),
+    [
+        (9, "localhost", "(certificate has expired); have it renewed, or set this machine's clock"),
+        (-9, "localhost", "(certificate is not yet valid); set this machine's clock"),
+        (0, "other", "not valid for 'other'.); reach it by a name of its certificate"),
+        (0, "127.0.0.9", "not valid for '127.0.0.9'.); reach it by a name of its certificate"),
+    ],
+)
+def test_what_no_authority_helps_against_is_said_with_what_does(
+    days_ago: int, host: str, likely: str, tmp_path: Path
+) -> None:
+    made = certificates.make_certificate(tmp_path, days_ago=days_ago)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.cert, made.key)
+    there, here = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(there, here, server_side=True)
+    client = TLS(ca=str(made.cert)).context().wrap_bio(here, there, server_hostname=host)
+    for each in (client, server):
+        with suppress(ssl.SSLWantReadError):
+            each.do_handshake()
+    with pytest.raises(ssl.SSLCertVerificationError) as raised:
+        client.do_handshake()
+    assert f"{likely}, or trust anybody with --insecure" in str(explain(raised.value, Target()))
 
 
 def test_an_address_that_answers_nothing_is_given_up_in_time(

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.client.servers import drop, tcp_server, udp_server
+from tests.client.servers import drop, free_port, tcp_server, udp_server
 from tests.commands.command import environment, run
 from uppercase.__main__ import main
 from uppercase.client.target import Target
@@ -79,6 +79,13 @@ def test_ping_shows_replies_and_losses(tmp_path: Path) -> None:
     drawing = path.read_text()
     assert "5 transmitted, 4 received, 1 lost" in drawing
     assert ">lost</text>" in drawing
+
+
+@pytest.mark.parametrize("command", ["ping", "bench"])
+def test_where_nothing_can_be_measured_no_picture_is_left(command: str, tmp_path: Path) -> None:
+    path = tmp_path / "rtt.svg"
+    assert run(command, "--plot", str(path), f":{free_port()}").status == 1
+    assert not path.exists()
 
 
 def test_bench_shows_throughput_and_latencies(tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def test_every_limit_of_tcp_is_explained() -> None:
             assert int(number) * UNITS[unit] == field.default, field.name
 
 
+def test_who_puts_nginx_before_a_service_is_told_what_half_closes_need() -> None:
+    for place in ("deploy/nginx/nginx.conf", "docs/topics/tls-and-proxy.md"):
+        assert "proxy_half_close on;" in (ROOT / place).read_text()
+
+
 def test_the_readme_shows_the_plugin_that_the_examples_hold() -> None:
     """The tests run the examples."""
     shown = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -57,3 +62,10 @@ def test_the_readme_shows_the_plugin_that_the_examples_hold() -> None:
     shout = namespace["shout"]
     assert callable(shout)
     assert shout("hello") == "HELLO!"
+
+
+def test_the_readme_has_the_commands_that_serve_and_test_and_there_is_what_pages_make() -> None:
+    known = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    typed = {page: re.findall(r"(?:`|^\$ )make ([a-z]+)", page.read_text(), re.M) for page in PAGES}
+    assert {"serve", "test"} <= set(typed[ROOT / "README.md"])
+    assert {page: set(names) - known for page, names in typed.items() if set(names) - known} == {}

@@ -20,7 +20,6 @@ from twisted.internet.task import Clock
 from twisted.python import usage
 from twisted.python.failure import Failure
 
-from tests.certificates import make_certificate
 from tests.udp.helpers import answer, answer_batch, datagram
 from uppercase.core.events import (
     AcceptFailed,
@@ -318,11 +317,11 @@ def test_metrics_that_cannot_be_served_end_the_program_however_late_that_is_know
 
 
 def test_a_missing_library_and_a_bad_description_are_sentences(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     source = measured_udp()[1]
     with pytest.raises(UserError, match="but metrics are served without TLS; use a loopback"):
-        MetricsService(make_certificate(tmp_path).endpoint(), source, reactor)
+        MetricsService("tls:9100:privateKey=that-nobody-has-made-yet.pem", source, reactor)
     with pytest.raises(UserError, match="got 'nope:1', which is not an endpoint string"):
         MetricsService("nope:1", source, reactor)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)

@@ -106,6 +106,18 @@ async def test_what_is_started_again_while_it_stops_is_served_after_that(
     assert said[-1] == "it is taken"
 
 
+@pytest.mark.parametrize(("asked", "lines"), [(4096, 0), (1 << 30, 1)])
+async def test_a_receive_buffer_that_is_smaller_than_asked_for_is_told_of(
+    said: list[str], asked: int, lines: int
+) -> None:
+    service: Any = udp_service(UDPSettings(port=0, limits=DatagramLimits(receive_buffer=asked)))
+    service.startService()
+    await deferLater(reactor, 0)
+    told = [each for each in said if f"of the {asked} bytes of receive buffer asked for" in each]
+    assert len(told) == lines
+    await service.stopService()
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 async def test_a_port_in_use_is_one_sentence_and_leaves_nothing_open(kind: str) -> None:
     first: Any = MAKERS[kind]()

@@ -13,7 +13,8 @@ from twisted.application import app
 from twisted.python import usage
 
 from uppercase.errors import UserError
-from uppercase.limits import Limits
+from uppercase.lab import make_experiment
+from uppercase.limits import RECORD_BYTES, RECORD_LIMIT, DatagramLimits, Limits
 from uppercase.services import TCPService
 from uppercase.taps import name_sockets, tcp, together, udp
 from uppercase.taps._options import TableOptions
@@ -60,6 +61,93 @@ def tcp_limits(options: tcp.Options) -> Limits:
     (service,) = options.services
     assert isinstance(service, TCPService)
     return service.factory.limits
+
+
+BOTH = {
+    "port": "-p 12000",
+    "interface": "-i loopback, both families",
+    "listen": "-l",
+    "transform": "-t uppercase",
+    "max-output": "1M",
+    "drain": "10s",
+    "record": "off",
+    "record-bytes": "64",
+    "record-limit": "100M",
+    "page": "off",
+    "log-format": "text",
+    "metrics": "off",
+    "workers": "1",
+    "watchdog": "off",
+}
+"""What scripts rely on: each option's letter, and its default in the words of the help."""
+
+OF_TCP = {
+    "framing": "-f auto",
+    "max-length": "64k",
+    "max-connections": "1000",
+    "max-per-address": "any number",
+    "idle-timeout": "10m",
+    "send-timeout": "60s",
+    "handshake-timeout": "15s",
+    "drain-quiet": "500ms",
+}
+
+OF_UDP = {
+    "max-request": "65535",
+    "max-amplification": "3",
+    "loop-guard": "16",
+    "rate": "off",
+    "rcvbuf": "4M",
+    "lab": "none",
+    **dict.fromkeys(("loss", "duplicate", "reorder", "corrupt", "delay", "jitter"), "0"),
+    "seed": "random, logged",
+}
+
+
+@pytest.mark.parametrize("module", [tcp, udp])
+def test_letters_and_defaults_are_those_that_scripts_rely_on(module: Any) -> None:
+    rows = re.sub("\n {8,}", " ", module.Options().getUsage())
+    found = re.findall(r"^  (-\w|  )[ ,] +--([\w-]+).*?(?:\[default: (.*)\])?$", rows, re.MULTILINE)
+    shown = {name: f"{letter} {default}".strip() for letter, name, default in found}
+    expected = BOTH | (OF_TCP if module is tcp else OF_UDP)
+    assert {name: shown[name] for name in expected} == expected
+    given, left = module.Options(), module.Options()
+    numbers = {name: told for name, told in expected.items() if told[0] in "123456789"}
+    # No record is to be made.
+    given.parseOptions([f"--{n}={told}" for n, told in numbers.items() if "record" not in n])
+    left.parseOptions([])
+    assert given.services[0].settings == left.services[0].settings
+
+
+def test_a_record_keeps_and_holds_what_the_help_says() -> None:
+    rows = udp.Options.rows
+    for name, used in (("record-bytes", RECORD_BYTES), ("record-limit", RECORD_LIMIT)):
+        assert rows[name].parse(rows[name].shown) == used
+
+
+def test_every_limit_of_udp_has_an_option() -> None:
+    options = udp.Options()
+    words = ["--max-request=1k", "--max-amplification=5", "--loop-guard=7", "--allow-low-ports"]
+    options.parseOptions([*words, "--rate=11:13", "--rate-dry-run", "--rcvbuf=17k"])
+    (service,) = options.services
+    assert service.settings.limits == DatagramLimits(
+        max_request=1024,
+        max_amplification=5,
+        loop_guard=7,
+        allow_low_ports=True,
+        rate=11,
+        burst=13,
+        rate_dry_run=True,
+        receive_buffer=17 * 1024,
+    )
+
+
+def test_a_lab_is_that_of_the_options() -> None:
+    options: Any = udp.Options()
+    options.parseOptions(["--lab=satellite", "--loss=both:0.5", "--seed=7", "--per-client"])
+    (service,) = options.services
+    made = {"loss": "both:0.5", "delay": "both:260ms", "jitter": "both:20ms"}
+    assert service.settings.lab == make_experiment(made, seed=7, per_client=True)
 
 
 def test_a_start_that_is_refused_leaves_the_record_of_the_server_that_runs(

@@ -17,7 +17,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python import lockfile
 from twisted.python.systemd import ListenFDs
 
-from uppercase.errors import CannotListen
+from uppercase.errors import BadValue, CannotListen
 from uppercase.tcp.listening import listener_of_string
 from uppercase.tcp.opening import BACKLOG
 
@@ -81,6 +81,12 @@ def test_as_many_clients_may_wait_as_the_string_says_by_name_or_by_place(
     endpoint: Any = listener_of_string(installed, given).endpoint
     endpoint.open().close()
     assert asked == [backlog]
+
+
+@pytest.mark.parametrize("given", ["tcp:0:interface=::1", "tcp:0:interface=[::1]"])
+def test_an_address_that_is_typed_as_everywhere_else_is_told_how_to_write_it(given: str) -> None:
+    with pytest.raises(BadValue, match=r"with \\: for each colon in a value$"):
+        listener_of_string(installed, given)
 
 
 FAILS_FOR_ANOTHER = (

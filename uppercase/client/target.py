@@ -16,6 +16,7 @@ from typing import Any, Final
 from uppercase.core.values import (
     allow_fragments,
     host_address,
+    lacks_interface,
     parse_port,
     printable_address,
 )
@@ -206,6 +207,14 @@ def reachable(target: Target) -> list[Address]:
     return found
 
 
+_LIKELY: Final = {
+    9: "set this machine's clock",
+    10: "have it renewed, or set this machine's clock",
+    **dict.fromkeys((62, 64), "reach it by a name of its certificate"),
+}
+"""What helps against those of OpenSSL's errors (x509_vfy.h) that no authority cures."""
+
+
 def explain(
     error: OSError | UnicodeError, target: Target, timeout: float | None = None
 ) -> NetworkError | UserError:
@@ -221,9 +230,10 @@ def explain(
             f"nothing listens on {target}; start the server first: {_server_command(target)}"
         )
     if isinstance(error, ssl.SSLCertVerificationError):
+        likely = _LIKELY.get(error.verify_code, "name its authority with --ca FILE")
         text = (
             f"{target} showed a certificate that is not trusted ({error.verify_message}); "
-            "name its authority with --ca FILE, or trust anybody with --insecure"
+            f"{likely}, or trust anybody with --insecure"
         )
     elif isinstance(error, ssl.SSLEOFError):
         text = f"{target} ended without TLS's close_notify; what it sent may have been cut short"
@@ -239,10 +249,7 @@ def explain(
     elif isinstance(error, ConnectionError):
         text = f"{target} broke the connection off"
     else:
-        text = f"cannot reach {target}: {reason.removesuffix('.')}"
-        # Linux says no more than "Invalid argument".
-        if target.host.lower().startswith("fe80:") and "%" not in target.host:
-            text += f"; a link-local address needs its interface, as in {target.host}%eth0"
+        text = f"cannot reach {target}: {reason.removesuffix('.')}{lacks_interface(target.host)}"
     return NetworkError(text)
 
 

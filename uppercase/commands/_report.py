@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from uppercase.commands._options import FILE, require_matplotlib
+from uppercase.commands._options import FILE, require_matplotlib, try_to_write
 from uppercase.commands.group import Function, section
 from uppercase.core.values import printable
 from uppercase.errors import UserError, install
@@ -145,7 +145,7 @@ def _check_plot(
             )
         require_matplotlib(f"--plot needs the matplotlib library; install it: {install('plots')}")
         try:
-            path.open("ab").close()
+            try_to_write(path)
         except OSError as error:
             raise _cannot_write(path, error) from error
     return path

@@ -16,15 +16,7 @@ import click
 
 from uppercase import lab as labs
 from uppercase.commands import NETWORK, OK, _options, running
-from uppercase.commands._options import (
-    ANY_PATH,
-    COUNT,
-    DURATION,
-    FILE,
-    PORT,
-    require_matplotlib,
-    transform_names,
-)
+from uppercase.commands._options import ANY_PATH, COUNT, DURATION, FILE, PORT
 from uppercase.commands.group import Command, Function, completer, say, section
 from uppercase.core.values import host_address
 from uppercase.errors import UserError, install
@@ -53,7 +45,7 @@ class _Picture(click.Path):
         if path.suffix.lower() not in _PICTURES:
             raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
         if path.suffix.lower() in (".pdf", ".png"):
-            require_matplotlib(
+            _options.require_matplotlib(
                 f"a {path.suffix} needs matplotlib: {install('plots')}, or write a .svg"
             )
         return path
@@ -130,7 +122,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     "The transform to serve; repeat it for a chain.",
     metavar="NAME",
     multiple=True,
-    shell_complete=completer(transform_names),
+    shell_complete=completer(_options.transform_names),
     default=("uppercase",),
 )
 @_service("--port", PORT, "The service's port, for programs that have a fixed one.", **_ANY_PORT)
@@ -174,7 +166,7 @@ def run(
     from uppercase.classroom.record import look_for_writer
     from uppercase.classroom.timeline import Timeline, draw_text
 
-    _look_for_folders(timeline, record)
+    _look_for_room(timeline, record)
     if record is not None:
         look_for_writer(record)
     service = ObservedService(
@@ -256,11 +248,12 @@ def _leave_nobody_behind() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _look_for_folders(*files: Path | None) -> None:
+def _look_for_room(*files: Path | None) -> None:
     """Refuse files that could not be written in the end; what a program did is not repeated."""
     for file in files:
         if file is not None and not file.parent.is_dir():
             raise UserError(f"cannot write {file}: there is no folder {file.parent}")
+        _save(file, _options.try_to_write)
 
 
 def _save(path: Path | None, write: Callable[[Path], object]) -> None:
@@ -345,7 +338,7 @@ def grade(
         return _list()
     if exercise is None or not command:
         raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
-    _look_for_folders(junit, gradescope)
+    _look_for_room(junit, gradescope)
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     _leave_nobody_behind()

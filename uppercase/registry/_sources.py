@@ -198,9 +198,10 @@ def _stale(label: str, file: str) -> Problem:
 
 def _why_no_plugin(label: str, value: Any, module: ModuleType) -> str | None:
     if isclass(value):
-        is_ours = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
-        made = any(isinstance(other, value) for other in vars(module).values())
-        if not is_ours or value.__module__ != module.__name__ or made:
+        is_one = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
+        is_theirs = is_one and value.__module__ == module.__name__
+        # In this order, as what is an instance of `typing.Any` must not be asked.
+        if not is_theirs or any(isinstance(other, value) for other in vars(module).values()):
             return None
         return (
             f"{label} is a class and no instance of it is here; add one, such as "

@@ -1,7 +1,7 @@
 """The UDP service: ports, and the responder that answers their datagrams."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,7 @@ from uppercase.core.values import printable_address
 from uppercase.limits import DatagramLimits
 from uppercase.services import base
 from uppercase.udp import ResponderProtocol, serve
-from uppercase.udp.sockets import kernel_drops, open_for_each, opener_of_string
+from uppercase.udp.sockets import kernel_drops, open_for_each, opener_of_string, receive_buffer
 
 if TYPE_CHECKING:
     from uppercase.lab import Experiment
@@ -94,6 +94,16 @@ class UDPService(base.TransformService):
     def open_listed(self, workers: int) -> Iterator[base.OpenPlace]:
         for text in self.settings.listen:
             yield base.OpenPlace(text, self._openers[text](workers))
+
+    def announce(self, addresses: Sequence[str]) -> None:
+        super().announce(addresses)
+        wanted = self.responder.limits.receive_buffer
+        held = [receive_buffer(skt) for skt in self._opened_sockets() if skt.fileno() >= 0]
+        if (granted := min(held, default=wanted)) < wanted:
+            self.say(
+                f"the system grants {granted} of the {wanted} bytes of receive buffer asked for "
+                "(--rcvbuf; Linux: net.core.rmem_max)"
+            )
 
     def share_limits(self, workers: int) -> None:
         limits = self.responder.limits

@@ -148,12 +148,12 @@ class WebService(Service):
     """Listens for a site; TCP without an interface, or a bare port number, is on loopback."""
 
     def __init__(self, what: str, description: str, site: BoundedSite, reactor: Any) -> None:
-        self._listener = listener_of_string(reactor, on_loopback(description))
-        if self._listener.context is not None:
+        if description.lower().startswith(("tls:", "ssl:")):
             raise UserError(
                 f"got {description!r}, but {what} served without TLS; use a loopback or UNIX "
                 "endpoint, and a proxy before it"
             )
+        self._listener = listener_of_string(reactor, on_loopback(description))
         self._reactor = reactor
         self.site = site
         self.port: IListeningPort | None = None

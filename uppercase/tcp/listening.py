@@ -394,8 +394,9 @@ def _bad_description(description: str, kind: str, error: Exception) -> BadValue:
             f"got {description!r}, but systemd has passed no such socket (LISTEN_FDS, "
             "LISTEN_FDNAMES); start the service through its .socket unit, and count index= from 0"
         )
-    form = "tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
+    others = "tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
+    form = _TLS_FORM if kind in ("tls", "ssl") else others
     return BadValue(
         f"got {description!r}, which is not an endpoint string ({error}); accepted are strings "
-        f"such as {_TLS_FORM if kind in ('tls', 'ssl') else form}"
+        rf"such as {form}, with \: for each colon in a value"
     )

@@ -212,19 +212,23 @@ def _parse_systemd(description: str) -> Opener:
     return lambda _: [adopt_socket(endpoint.fileno)]
 
 
-def ask_receive_buffer(sock: socket.socket, size: int) -> int:
-    """Ask the kernel to hold that many bytes; return what it granted, by its own count.
+def ask_receive_buffer(sock: socket.socket, size: int) -> None:
+    """Ask the kernel to hold that many bytes.
 
-    Linux grants up to net.core.rmem_max and counts its own records in, twice the bytes of payload
-    by its reckoning; others refuse what is too much, so we ask for less until it is granted.
+    Linux grants up to net.core.rmem_max; others refuse what is too much, so we ask for less until
+    it is granted.
     """
     while size > 0:
-        try:
+        with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-            break
-        except OSError:
-            size //= 2
-    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+            return
+        size //= 2
+
+
+def receive_buffer(sock: socket.socket) -> int:
+    """Return how many bytes the kernel has granted, by the count in which one asks."""
+    # Linux doubles it for its own records.
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >> (sys.platform == "linux")
 
 
 def kernel_drops(sock: socket.socket) -> int | None:
