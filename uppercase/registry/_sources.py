@@ -199,9 +199,9 @@ def _stale(label: str, file: str) -> Problem:
 def _why_no_plugin(label: str, value: Any, module: ModuleType) -> str | None:
     if isclass(value):
         is_one = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
-        is_theirs = is_one and value.__module__ == module.__name__
-        # In this order, as what is an instance of `typing.Any` must not be asked.
-        if not is_theirs or any(isinstance(other, value) for other in vars(module).values()):
+        # By their types, as of `typing.Any`, for one, nobody may ask what its instances are.
+        made = any(value in type(other).__mro__ for other in vars(module).values())
+        if not is_one or value.__module__ != module.__name__ or made:
             return None
         return (
             f"{label} is a class and no instance of it is here; add one, such as "
