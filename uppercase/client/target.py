@@ -16,11 +16,12 @@ from typing import Any, Final
 from uppercase.core.values import (
     allow_fragments,
     host_address,
+    lacks_interface,
     parse_port,
     printable_address,
 )
 from uppercase.errors import BadValue, ConnectionRefused, NetworkError, NoReply, UserError
-from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
+from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT, NFS_PORT
 
 ENVIRONMENT: Final = {
     "UPPERCASE_HOST": f"The server's host where none is given, instead of {DEFAULT_HOST}.",
@@ -181,6 +182,9 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
             datagrams.setblocking(False)
             allow_fragments(datagrams)
             datagrams.connect(address.sockaddr)
+            if datagrams.getsockname()[1] in (target.port, NFS_PORT):
+                # Some systems give them to clients; ours takes who sends from them for a server.
+                return connect_udp(target, address)  # This one is open until there is another.
             opened.pop_all()
     except OSError as error:
         raise explain(error, target) from error
@@ -248,10 +252,7 @@ def explain(
     elif isinstance(error, ConnectionError):
         text = f"{target} broke the connection off"
     else:
-        text = f"cannot reach {target}: {reason.removesuffix('.')}"
-        # Linux says no more than "Invalid argument".
-        if target.host.lower().startswith("fe80:") and "%" not in target.host:
-            text += f"; a link-local address needs its interface, as in {target.host}%eth0"
+        text = f"cannot reach {target}: {reason.removesuffix('.')}{lacks_interface(target.host)}"
     return NetworkError(text)
 
 
