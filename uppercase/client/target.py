@@ -16,7 +16,6 @@ from typing import Any, Final
 from uppercase.core.values import (
     allow_fragments,
     host_address,
-    lacks_interface,
     parse_port,
     printable_address,
 )
@@ -252,7 +251,10 @@ def explain(
     elif isinstance(error, ConnectionError):
         text = f"{target} broke the connection off"
     else:
-        text = f"cannot reach {target}: {reason.removesuffix('.')}{lacks_interface(target.host)}"
+        text = f"cannot reach {target}: {reason.removesuffix('.')}"
+        # Linux says no more than "Invalid argument".
+        if target.host.lower().startswith("fe80:") and "%" not in target.host:
+            text += f"; a link-local address needs its interface, as in {target.host}%eth0"
     return NetworkError(text)
 
 

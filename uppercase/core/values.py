@@ -216,16 +216,8 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
         case errno.EINVAL if address.startswith("[fe80:") and "%" not in address:
             why = "a link-local address needs its interface, as in fe80::1%eth0"
         case _:
-            host = address.removeprefix("[").partition("]")[0]
-            why = (error.strerror or str(error)) + lacks_interface(host)
+            why = error.strerror or str(error)
     return CannotListen(got + why)
-
-
-def lacks_interface(host: str) -> str:
-    """Return what a sentence about an address may lack; systems say no more than that it is bad."""
-    if host.lower().startswith("fe80:") and "%" not in host:
-        return f"; a link-local address needs its interface, as in {host}%eth0"
-    return ""
 
 
 def parse_host_names(text: str) -> tuple[str, ...]:
