@@ -2,7 +2,8 @@
 
 The only place where the awaitables of the core meet Twisted's Deferreds and asyncio's futures.
 Where an asyncio loop runs, which is under Twisted's asyncio reactor, each reply is a task, in which
-both can be awaited; anywhere else Twisted drives the coroutine, and only Deferreds can.
+both can be awaited; anywhere else Twisted drives the coroutine, and only Deferreds can. Which
+reactor runs, and by which clock, is settled here too.
 """
 
 import asyncio
@@ -14,12 +15,13 @@ from functools import partial
 from inspect import iscoroutinefunction
 from math import inf
 from time import monotonic
-from types import coroutine
+from types import SimpleNamespace, coroutine
 from typing import Any, Final, Self, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.runtime import seconds as wall_seconds
 from twisted.python.threadable import isInIOThread
 
 from uppercase.core.values import counted
@@ -324,3 +326,16 @@ def use_monotonic_time() -> bool:
     if steady:
         reactor.seconds = monotonic
     return steady
+
+
+def clock_of(reactor: Any) -> Any:
+    """Return the clock of a service under this reactor: itself, unless it goes by the wall clock.
+
+    `twistd uppercase-tcp` and the like have set their reactor's clock by then, and tests have their
+    own; that leaves programs that embed a service, and `.tac` files. There it is the reactor's
+    timers beside the monotonic clock. Whatever a timer was for is decided by that: one that a step
+    of the wall clock brought forward finds nothing to do, and what such a step puts off comes late.
+    """
+    if reactor.seconds is not wall_seconds:
+        return reactor
+    return SimpleNamespace(seconds=monotonic, callLater=reactor.callLater)

@@ -89,7 +89,9 @@ MISTAKES = [
     Mistake("udp-server", "        server.sendto", "        if message: server.sendto",
             {"answers an empty datagram"}),
     Mistake("udp-server", "message.upper()", "message", UDP - {"answers an empty datagram"}),
-    Mistake("tcp-client", "while chunk :=", "if chunk :=", {"takes a reply in pieces"}),
+    # Also where a busy machine has it wait before its one recv.
+    Mistake("tcp-client", "while chunk :=", "import time; time.sleep(0.2)\n    if chunk :=",
+            {"takes a reply in pieces"}),
     # It neither ends its side nor knows how long the reply is.
     Mistake("tcp-client", "client.shutdown(SHUT_WR)", "client.settimeout(1)",
             {"prints the reply", "ends with status 0", "takes a reply in pieces"}),

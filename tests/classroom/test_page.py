@@ -554,15 +554,19 @@ class _Port:
         """Do nothing: there is no socket."""
 
 
-def test_others_are_told_a_number_that_they_can_open() -> None:
+def test_others_are_told_a_number_that_they_can_open(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Stage()
-    for host, address in (("192.0.2.1", "http://192.0.2.1:8080/"), ("127.0.0.1", "")):
+    page = "uppercase.classroom.page.addresses_for_others"
+    monkeypatch.setattr(page, lambda: ["2001:db8::7"])
+    for host, address in (
+        ("192.0.2.1", "http://192.0.2.1:8080/"),
+        ("127.0.0.1", ""),
+        ("0.0.0.0", ""),
+        ("::", "http://[2001:db8::7]:8080/"),
+    ):
         made.page.port = _Port(host)  # type: ignore[assignment]
         (_, hello), *_ = made.watch().events()
         assert hello["address"] == address
-    made.page.port = _Port("0.0.0.0")  # type: ignore[assignment]
-    (_, hello), *_ = made.watch().events()
-    assert "0.0.0.0" not in hello["address"]
     made.page.stopService()
 
 

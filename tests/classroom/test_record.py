@@ -126,12 +126,16 @@ def test_what_is_no_record_is_one_sentence(content: bytes, sentence: str) -> Non
         read_record(content.splitlines(), "file")
 
 
-def test_a_record_ends_at_its_limit_and_nobody_is_stopped() -> None:
+def test_a_record_ends_at_its_limit_and_nobody_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log says so, once."""
+    said: list[str] = []
+    monkeypatch.setattr("uppercase.classroom.record.say", lambda text, _: said.append(text))
     file = io.BytesIO()
     recorder = Recorder(file, {}, limit=500)
     for _ in range(100):
         recorder.notify(Received("127.0.0.1:1", b"x" * 100))
-    assert "--record-limit" in recorder.ended
+    why = "it is as large as it may be (--record-limit)"
+    assert said == [f"the record ends here: {why}; the service goes on"]
     assert len(file.getvalue()) <= 500
     assert file.getvalue().endswith(b"\n")
 

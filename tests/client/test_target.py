@@ -158,6 +158,24 @@ def test_each_datagram_socket_has_a_port_of_its_own() -> None:
             assert one.getpeername()[:2] == (server.host, server.port)
 
 
+def test_no_datagram_comes_from_the_port_that_it_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server like ours takes its sender for another server, wherever a system gives that port."""
+    made: list[socket.socket] = []
+
+    class Socket(socket.socket):
+        def getsockname(self) -> Any:
+            made.append(self)
+            return ("127.0.0.1", server.port) if len(made) == 1 else super().getsockname()
+
+    with udp_server() as server:
+        target = Target(server.host, server.port, udp=True)
+        [address] = resolve(target)
+        monkeypatch.setattr(socket, "socket", Socket)
+        with connect_udp(target, address) as datagrams:
+            assert datagrams.getpeername() == (server.host, server.port)
+            assert (len(made), made[0].fileno(), made[1]) == (2, -1, datagrams)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is so")
 @pytest.mark.parametrize(("host", "option"), [("127.0.0.1", (0, 10)), ("::1", (41, 23))])
 def test_a_datagram_may_be_cut_on_its_way(host: str, option: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import uppercase
+from docs.pages import commands
 from tests.client.servers import free_port, tcp_server
 from tests.commands.command import Outcome, command_line, environment, run_process
 from tests.costs import here
@@ -36,6 +37,58 @@ def test_a_command_s_help_has_its_options_in_sections(capsys: pytest.CaptureFixt
     places = [page.index(f"\n{heading}:") for heading in ("Examples", "Server", "Waiting", "UDP")]
     assert places == sorted(places)
     assert max(map(len, page.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("command", "defaults"),
+    [
+        (
+            "send",
+            {
+                "timeout": "1s for UDP, else 10s",
+                "retries": "3",
+                "window": "16; 1 to 512",
+                "on-loss": "fail",
+            },
+        ),
+        (
+            "ping",
+            {
+                "interval": "1s",
+                "size": "64",
+                "timeout": "1s for UDP, else 10s",
+                "expect": "uppercase",
+                "max-loss": "0",
+            },
+        ),
+        (
+            "bench",
+            {
+                "connections": "8",
+                "size": "64",
+                "pipeline": "1",
+                "duration": "10s",
+                "timeout": "1s for UDP, else 10s",
+                "expect": "uppercase",
+                "max-loss": "0",
+            },
+        ),
+        ("fates", {"n": "20"}),
+        (
+            "run",
+            {"transform": "uppercase", "port": "any free one", "seed": "random", "timeout": "5m"},
+        ),
+        ("grade", {"port": "any free one", "jobs": "8"}),
+    ],
+)
+def test_defaults_are_those_that_scripts_rely_on(command: str, defaults: dict[str, str]) -> None:
+    (context,) = (each for each in commands(group) if each.info_name == command)
+    found = {}
+    for option in context.command.get_params(context):
+        _, text = option.get_help_record(context) or ("", "")
+        if shown := re.search(r"\[default: (.*)\]", text):
+            found[option.opts[-1].lstrip("-")] = shown[1]
+    assert found == defaults
 
 
 def test_no_command_at_all_shows_the_help_and_is_a_mistake(

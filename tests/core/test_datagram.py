@@ -137,6 +137,7 @@ def test_a_server_on_our_own_port_is_not_answered(
     [
         Destination("192.0.2.255", 12_000, "192.0.2.1"),
         Destination("255.255.255.255", 12_000, "192.0.2.1"),
+        Destination("255.255.255.255", 12_000),
         Destination("224.0.0.1", 12_000, "224.0.0.1"),
         Destination("ff02::1", 12_000),
         Destination("::ffff:224.0.0.1", 12_000),

@@ -48,6 +48,11 @@ def test_every_limit_of_tcp_is_explained() -> None:
             assert int(number) * UNITS[unit] == field.default, field.name
 
 
+def test_who_puts_nginx_before_a_service_is_told_what_half_closes_need() -> None:
+    for place in ("deploy/nginx/nginx.conf", "docs/topics/tls-and-proxy.md"):
+        assert "proxy_half_close on;" in (ROOT / place).read_text()
+
+
 def test_the_readme_shows_the_plugin_that_the_examples_hold() -> None:
     """The tests run the examples."""
     shown = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)

@@ -14,7 +14,7 @@ from twisted.python import usage
 
 from uppercase.errors import UserError
 from uppercase.lab import make_experiment
-from uppercase.limits import DatagramLimits, Limits
+from uppercase.limits import RECORD_BYTES, RECORD_LIMIT, DatagramLimits, Limits
 from uppercase.services import TCPService
 from uppercase.taps import name_sockets, tcp, together, udp
 from uppercase.taps._options import TableOptions
@@ -117,6 +117,12 @@ def test_letters_and_defaults_are_those_that_scripts_rely_on(module: Any) -> Non
     given.parseOptions([f"--{n}={told}" for n, told in numbers.items() if "record" not in n])
     left.parseOptions([])
     assert given.services[0].settings == left.services[0].settings
+
+
+def test_a_record_keeps_and_holds_what_the_help_says() -> None:
+    rows = udp.Options.rows
+    for name, used in (("record-bytes", RECORD_BYTES), ("record-limit", RECORD_LIMIT)):
+        assert rows[name].parse(rows[name].shown) == used
 
 
 def test_every_limit_of_udp_has_an_option() -> None:

@@ -26,14 +26,14 @@ from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
 
 from uppercase import lab as labs
-from uppercase.awaiting import Waiter, choose_reactor, the_reactor
+from uppercase.awaiting import Waiter, choose_reactor, clock_of, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
 from uppercase.errors import CannotListen, UserError
 from uppercase.limits import KIB, MIB, RECORD_LIMIT
 from uppercase.registry import listing
 from uppercase.services import TCPService, TCPSettings, UDPService, UDPSettings
-from uppercase.services.base import Repeated, clock_of
+from uppercase.services.base import Repeated
 
 OUTPUT: Final = 64 * KIB
 """Bytes of a graded program's output that are kept, of each of its two streams."""
@@ -272,8 +272,10 @@ class Program:
                 f"got a server to grade, but only Linux tells who listens ({_OPEN_PORTS}); grade "
                 "it there, such as in a container"
             )
-        deadline = time.monotonic() + _STARTS_WITHIN
-        while time.monotonic() < deadline and (self.alive or self._left()):
+        # In looks, not by a clock: a machine that has no time for us has none for the program.
+        for _ in range(round(_STARTS_WITHIN / _POLL)):
+            if not (self.alive or self._left()):
+                break
             if listens(self.port, kind):
                 return True
             time.sleep(_POLL)

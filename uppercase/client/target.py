@@ -20,7 +20,7 @@ from uppercase.core.values import (
     printable_address,
 )
 from uppercase.errors import BadValue, ConnectionRefused, NetworkError, NoReply, UserError
-from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT
+from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT, NFS_PORT
 
 ENVIRONMENT: Final = {
     "UPPERCASE_HOST": f"The server's host where none is given, instead of {DEFAULT_HOST}.",
@@ -181,6 +181,9 @@ def connect_udp(target: Target, address: Address) -> socket.socket:
             datagrams.setblocking(False)
             allow_fragments(datagrams)
             datagrams.connect(address.sockaddr)
+            if datagrams.getsockname()[1] in (target.port, NFS_PORT):
+                # Some systems give them to clients; ours takes who sends from them for a server.
+                return connect_udp(target, address)  # This one is open until there is another.
             opened.pop_all()
     except OSError as error:
         raise explain(error, target) from error

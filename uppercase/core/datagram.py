@@ -35,8 +35,10 @@ class Destination:
     is_unicast: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        local = self.local or self.host
-        unicast = local == self.host and not ip_address(unmapped(self.host)).is_multicast
+        local, host = self.local or self.host, unmapped(self.host)
+        # Nothing tells it on an interface without an address.
+        shared = host == "255.255.255.255" or ip_address(host).is_multicast
+        unicast = local == self.host and not shared
         object.__setattr__(self, "local", local)
         object.__setattr__(self, "is_unicast", unicast)
 

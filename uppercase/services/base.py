@@ -6,7 +6,6 @@ Settings have no defaults of their own: those are limits.
 import errno
 import math
 import socket
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,11 +15,8 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
-from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, LogLevel
-from twisted.python.components import proxyForInterface
-from twisted.python.runtime import seconds as wall_seconds
 from zope.interface import implementer
 
 from uppercase import awaiting
@@ -218,7 +214,7 @@ class TransformService(Service, ABC):
             awaiting.choose_reactor(any(awaiting.is_async(stage.transform) for stage in stages))
             reactor = awaiting.the_reactor()
         self.reactor = reactor
-        self.clock: Any = clock_of(reactor)
+        self.clock: Any = awaiting.clock_of(reactor)
         self.settings = settings
         self.counters = Counters()
         self.listen_places: Sequence[str] = settings.listen
@@ -321,14 +317,13 @@ class TransformService(Service, ABC):
                 for host in settings.hosts():
                     try:
                         sockets = self.open_address(host, port, workers)
+                        port = sockets[0].getsockname()[1]
                         opened.append(OpenPlace(SHORTHAND, sockets))
                     except CannotListen as error:
                         may_lack = ":" in host and (host,) not in asked_for
                         if not (may_lack and error.errno in _NO_SUCH_ADDRESS):
                             raise
                         self.say("this machine has no IPv6; IPv4 only is served")
-                    else:
-                        port = opened[0].sockets[0].getsockname()[1]
             except CannotListen as error:
                 for each in opened:
                     self.release(each)
@@ -440,23 +435,3 @@ class TransformService(Service, ABC):
             address=address,
             transform=self.chain.name,
         )
-
-
-class _SteadyClock(proxyForInterface(IReactorTime, "_reactor")):  # type: ignore[misc]
-    """A reactor's timers beside the monotonic clock.
-
-    Whatever a timer was for is decided by the time here: one that a step of the wall clock brought
-    forward finds nothing to do, and what such a step puts off comes late.
-    """
-
-    # No method around it: it is read for each message.
-    seconds = staticmethod(time.monotonic)
-
-
-def clock_of(reactor: Any) -> Any:
-    """Return the clock of a service under this reactor: itself, unless it goes by the wall clock.
-
-    `twistd uppercase-tcp` and the like have set their reactor's clock by then, and tests have their
-    own; that leaves programs that embed a service, and `.tac` files.
-    """
-    return _SteadyClock(reactor) if reactor.seconds is wall_seconds else reactor

@@ -205,7 +205,9 @@ class PageService(WebService):
             return ""
         everywhere, loopback = ip_address(place.host).is_unspecified, is_loopback(place.host)
         hosts = addresses_for_others() if everywhere else [] if loopback else [place.host]
-        host = next(iter([*self.hosts, *hosts]), "")
+        # A socket for IPv4 serves no IPv6; one for IPv6 serves both.
+        served = (host for host in hosts if ":" in place.host or ":" not in host)
+        host = next(iter([*self.hosts, *served]), "")
         return host and f"http://{printable_address(host, place.port)}/"
 
     def _snapshot(self) -> dict[str, Any]:
