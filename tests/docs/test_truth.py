@@ -187,7 +187,7 @@ _OF_DATAGRAMS = limits.DatagramLimits()
             "topics/udp-safety.md",
             [
                 f"if that is below {guards.EPHEMERAL_PORTS:,} or",
-                f"from a port below {guards.LOW_PORTS:,}, or {guards.NFS_PORT:,}, where",
+                f"from a port below {guards.LOW_PORTS:,}, or {limits.NFS_PORT:,}, where",
                 f"more than {guards.REPLY_SLACK} bytes more",
                 f"for the {_OF_DATAGRAMS.loop_guard}th time within a second",
                 f"while {_OF_DATAGRAMS.max_outstanding:,} replies",
