@@ -211,7 +211,7 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
         case errno.ENOENT:
             missing = "its path is missing, as in unix:/run/name"
             why = "there is no such folder" if address else missing
-        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT | socket.EAI_NONAME:
             why = "this machine has no such address; choose another --interface"
         case errno.EINVAL if address.startswith("[fe80:") and "%" not in address:
             why = "a link-local address needs its interface, as in fe80::1%eth0"
