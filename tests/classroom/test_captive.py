@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import time
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 
 import pytest
@@ -174,6 +174,18 @@ def test_what_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="/no/such/python") as caught:
         Program(["true"], 1)
     assert {*os.listdir("/proc/self/fd")} <= before, caught
+
+
+def test_a_server_has_longer_to_start_where_the_machine_has_no_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each look is a minute late."""
+    minutes = count(0.0, 60.0)
+    looks = iter([False, False, True])
+    with Program(["sleep", "60"], 1) as program, monkeypatch.context() as slow:
+        slow.setattr(captive, "listens", lambda *_: next(looks))
+        slow.setattr(time, "monotonic", lambda: next(minutes))
+        assert program.serves("tcp")
 
 
 def test_java_has_the_addresses_that_it_reserves() -> None:

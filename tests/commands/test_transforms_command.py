@@ -345,7 +345,9 @@ def test_doctor_finds_nothing_wrong_where_nothing_is(here: Path) -> None:
     assert f"{here}/twisted/plugins: no such folder" in nowhere
     assert "/lib-dynload/" not in nowhere
     assert "(uppercase.transforms):\n  none in any distribution that is installed\n" in nowhere
-    drop_in(here, "mine.py", "").with_name(".#mine.py").symlink_to("author@machine.123")
+    drop_in(here, "mine.py", "from typing import Any").with_name(".#mine.py").symlink_to(
+        "author@machine.123"
+    )
     asked = run("doctor", cwd=here)
     said = asked.stdout.decode()
     assert asked.status == 0, said + asked.stderr

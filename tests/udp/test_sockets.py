@@ -104,6 +104,11 @@ def test_an_address_in_use_is_one_sentence_and_leaves_nothing_open() -> None:
     assert str(caught.value).startswith(f"cannot listen on UDP 127.0.0.1:{number}: another ")
 
 
+def test_a_link_local_address_without_its_interface_is_told_what_it_lacks() -> None:
+    with pytest.raises(CannotListen, match=r"a link-local address needs its interface, as in fe80"):
+        listen_on(r"udp:0:interface=fe80\:\:7")
+
+
 @implementer(IReactorUDP)
 class Plain:
     """A reactor that knows no file descriptors, as on Windows with I/O completion ports."""
@@ -153,6 +158,10 @@ def test_an_address_of_another_machine_is_one_sentence() -> None:
         listen_on("udp:0:interface=192.0.2.1")
     with pytest.raises(CannotListen, match=r"cannot listen on UDP \[2001:db8::1\]:0: this machine"):
         listen_on(r"udp:0:interface=2001\:db8\:\:1")
+    with pytest.raises(
+        CannotListen, match=r"cannot listen on UDP \[fe80::1%nope\]:0: this machine"
+    ):
+        listen_on(r"udp:0:interface=fe80\:\:1%nope")
 
 
 def test_a_descriptor_that_is_no_udp_socket_is_refused_and_left_alone() -> None:

@@ -6,6 +6,7 @@ name is imported when the name is used. `uppercase.registry` knows these objects
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from twisted.plugin import IPlugin
 from zope.interface import Attribute, implementer
@@ -33,91 +34,58 @@ class TransformByName:
     ascii: str = field(default="", kw_only=True)
 
 
-uppercase = TransformByName(
+def _text(name: str, attribute: str, summary: str, **more: Any) -> TransformByName:
+    return TransformByName(name, f"uppercase.transforms.text:{attribute}", summary, **more)
+
+
+def _codec(name: str, attribute: str, summary: str, **more: Any) -> TransformByName:
+    return TransformByName(name, f"uppercase.transforms.codecs:{attribute}", summary, **more)
+
+
+uppercase = _text(
     "uppercase",
-    "uppercase.transforms.text:uppercase",
+    "uppercase",
     "Upper case of every letter, in every script",
     streaming=True,
     ascii="uppercase.transforms.text:ascii_uppercase",
 )
-lowercase = TransformByName(
-    "lowercase",
-    "uppercase.transforms.text:Lowercase",
-    "Lower case of every letter, with the final sigma of Greek",
+lowercase = _text(
+    "lowercase", "Lowercase", "Lower case of every letter, with the final sigma of Greek"
 )
-titlecase = TransformByName(
-    "titlecase",
-    "uppercase.transforms.text:Titlecase",
-    "First letter of each word in title case, the others in lower case",
+titlecase = _text(
+    "titlecase", "Titlecase", "First letter of each word in title case, the others in lower case"
 )
-swapcase = TransformByName(
-    "swapcase",
-    "uppercase.transforms.text:Swapcase",
-    "Upper case to lower case and lower case to upper case",
-)
-casefold = TransformByName(
+swapcase = _text("swapcase", "Swapcase", "Upper case to lower case and lower case to upper case")
+casefold = _text(
     "casefold",
-    "uppercase.transforms.text:casefold",
+    "casefold",
     "Case folding: texts that differ in case alone become equal",
     streaming=True,
     ascii="uppercase.transforms.text:ascii_lowercase",
 )
-ascii_uppercase = TransformByName(
+ascii_uppercase = _text(
     "ascii-uppercase",
-    "uppercase.transforms.text:ascii_uppercase",
+    "ascii_uppercase",
     "Upper case of a to z; every other byte stays",
     streaming=True,
 )
-ascii_lowercase = TransformByName(
+ascii_lowercase = _text(
     "ascii-lowercase",
-    "uppercase.transforms.text:ascii_lowercase",
+    "ascii_lowercase",
     "Lower case of A to Z; every other byte stays",
     streaming=True,
 )
-identity = TransformByName(
-    "identity",
-    "uppercase.transforms.text:identity",
-    "Every byte as it came",
-    streaming=True,
+identity = _text("identity", "identity", "Every byte as it came", streaming=True)
+reverse = _text("reverse", "reverse", "The characters of a message in reverse order")
+strip = _text("strip", "strip", "A message without white space at its ends")
+squeeze = _text("squeeze", "squeeze", "A message with runs of white space made one")
+normalize = _text("normalize", "normalize", "A message in a Unicode normalization form")
+digest = _codec("digest", "digest", "The cryptographic digest of a message, in hex")
+rot13 = _text("rot13", "rot13", "Letters shifted by 13", streaming=True)
+caesar = _text("caesar", "caesar", "Letters shifted by a fixed distance", streaming=True)
+base64_encode = _codec("base64-encode", "Base64Encode", "Base64 of the bytes (RFC 4648)")
+base64_decode = _codec("base64-decode", "Base64Decode", "The bytes that Base64 stands for")
+hex_encode = _codec(
+    "hex-encode", "hex_encode", "Two hexadecimal digits for each byte", streaming=True
 )
-reverse = TransformByName(
-    "reverse", "uppercase.transforms.text:reverse", "The characters of a message in reverse order"
-)
-strip = TransformByName(
-    "strip", "uppercase.transforms.text:strip", "A message without white space at its ends"
-)
-squeeze = TransformByName(
-    "squeeze", "uppercase.transforms.text:squeeze", "A message with runs of white space made one"
-)
-normalize = TransformByName(
-    "normalize", "uppercase.transforms.text:normalize", "A message in a Unicode normalization form"
-)
-digest = TransformByName(
-    "digest", "uppercase.transforms.codecs:digest", "The cryptographic digest of a message, in hex"
-)
-rot13 = TransformByName(
-    "rot13", "uppercase.transforms.text:rot13", "Letters shifted by 13", streaming=True
-)
-caesar = TransformByName(
-    "caesar",
-    "uppercase.transforms.text:caesar",
-    "Letters shifted by a fixed distance",
-    streaming=True,
-)
-base64_encode = TransformByName(
-    "base64-encode", "uppercase.transforms.codecs:Base64Encode", "Base64 of the bytes (RFC 4648)"
-)
-base64_decode = TransformByName(
-    "base64-decode", "uppercase.transforms.codecs:Base64Decode", "The bytes that Base64 stands for"
-)
-hex_encode = TransformByName(
-    "hex-encode",
-    "uppercase.transforms.codecs:hex_encode",
-    "Two hexadecimal digits for each byte",
-    streaming=True,
-)
-hex_decode = TransformByName(
-    "hex-decode",
-    "uppercase.transforms.codecs:HexDecode",
-    "The bytes that hexadecimal digits stand for",
-)
+hex_decode = _codec("hex-decode", "HexDecode", "The bytes that hexadecimal digits stand for")

@@ -272,8 +272,10 @@ class Program:
                 f"got a server to grade, but only Linux tells who listens ({_OPEN_PORTS}); grade "
                 "it there, such as in a container"
             )
-        deadline = time.monotonic() + _STARTS_WITHIN
-        while time.monotonic() < deadline and (self.alive or self._left()):
+        # In looks, not by a clock: a machine that has no time for us has none for the program.
+        for _ in range(round(_STARTS_WITHIN / _POLL)):
+            if not (self.alive or self._left()):
+                break
             if listens(self.port, kind):
                 return True
             time.sleep(_POLL)

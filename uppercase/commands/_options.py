@@ -18,14 +18,7 @@ import click
 
 from uppercase.client.target import TLS, parse_target
 from uppercase.commands.group import Function, completer, section
-from uppercase.core.values import (
-    parse_count,
-    parse_duration,
-    parse_port,
-    parse_probability,
-    parse_size,
-    printable_address,
-)
+from uppercase.core import values
 from uppercase.errors import BadValue, TransformError, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, REPLY_TIMEOUT, UDP_TIMEOUT
 
@@ -58,16 +51,16 @@ class Quantity(click.ParamType[float]):
         return number
 
 
-DURATION: Final = Quantity("duration", parse_duration)
+DURATION: Final = Quantity("duration", values.parse_duration)
 """Seconds as a float: `500ms`, `2s`, `5m`; a bare number is seconds."""
 
-SIZE: Final = Quantity("size", parse_size)
+SIZE: Final = Quantity("size", values.parse_size)
 """Bytes as an int: `64k`, `1M`; a bare number is bytes."""
 
-PORT: Final = Quantity("n", parse_port)
+PORT: Final = Quantity("n", values.parse_port)
 """A port; 0 is any free one."""
 
-COUNT: Final = Quantity("n", parse_count)
+COUNT: Final = Quantity("n", values.parse_count)
 """A whole number, 0 or more."""
 
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
@@ -119,7 +112,7 @@ def server(command: Callable[..., int]) -> Callable[..., int]:
             host, port, *_ = addresses
             likely = "one address is accepted"
             if port.isdecimal() and len(port) < 6:
-                place = printable_address(host.strip("[]"), int(port))
+                place = values.printable_address(host.strip("[]"), int(port))
                 likely = f"write the port after its host: {place}"
             raise UserError(f"got {port!r} beside the address; {likely}")
         address = addresses[0] if addresses else None
@@ -154,7 +147,7 @@ def judgement(command: Function) -> Function:
     """Pass `expect`, the transforms that the server applies, and `max_loss` to a command."""
     max_loss = _judgement(
         "--max-loss",
-        Quantity("probability", parse_probability),
+        Quantity("probability", values.parse_probability),
         "The share, from 0 to 1, that may be lost or late without an exit status of 1.",
         default=0,
     )

@@ -16,16 +16,7 @@ import click
 
 from uppercase import lab as labs
 from uppercase.commands import NETWORK, OK, _options, running
-from uppercase.commands._options import (
-    ANY_PATH,
-    COUNT,
-    DURATION,
-    FILE,
-    PORT,
-    require_matplotlib,
-    transform_names,
-    try_to_write,
-)
+from uppercase.commands._options import ANY_PATH, COUNT, DURATION, FILE, PORT
 from uppercase.commands.group import Command, Function, completer, say, section
 from uppercase.core.values import host_address
 from uppercase.errors import UserError, install
@@ -54,7 +45,7 @@ class _Picture(click.Path):
         if path.suffix.lower() not in _PICTURES:
             raise UserError(f"got {path}; a name that ends in {_ACCEPTED} is accepted")
         if path.suffix.lower() in (".pdf", ".png"):
-            require_matplotlib(
+            _options.require_matplotlib(
                 f"a {path.suffix} needs matplotlib: {install('plots')}, or write a .svg"
             )
         return path
@@ -131,7 +122,7 @@ def _given(options: dict[str, str | None]) -> dict[str, str]:
     "The transform to serve; repeat it for a chain.",
     metavar="NAME",
     multiple=True,
-    shell_complete=completer(transform_names),
+    shell_complete=completer(_options.transform_names),
     default=("uppercase",),
 )
 @_service("--port", PORT, "The service's port, for programs that have a fixed one.", **_ANY_PORT)
@@ -262,7 +253,7 @@ def _look_for_room(*files: Path | None) -> None:
     for file in files:
         if file is not None and not file.parent.is_dir():
             raise UserError(f"cannot write {file}: there is no folder {file.parent}")
-        _save(file, try_to_write)
+        _save(file, _options.try_to_write)
 
 
 def _save(path: Path | None, write: Callable[[Path], object]) -> None:

@@ -317,14 +317,13 @@ class TransformService(Service, ABC):
                 for host in settings.hosts():
                     try:
                         sockets = self.open_address(host, port, workers)
+                        port = sockets[0].getsockname()[1]
                         opened.append(OpenPlace(SHORTHAND, sockets))
                     except CannotListen as error:
                         may_lack = ":" in host and (host,) not in asked_for
                         if not (may_lack and error.errno in _NO_SUCH_ADDRESS):
                             raise
                         self.say("this machine has no IPv6; IPv4 only is served")
-                    else:
-                        port = opened[0].sockets[0].getsockname()[1]
             except CannotListen as error:
                 for each in opened:
                     self.release(each)
