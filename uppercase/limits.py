@@ -22,6 +22,9 @@ DEFAULT_HOST: Final = "127.0.0.1"
 MAX_PORT: Final = 65535
 """Ports are 16 bits wide (RFC 9293 section 3.1, RFC 768)."""
 
+NFS_PORT: Final = 2049
+"""The one old well-known service that answers above the low ports: we answer nobody there."""
+
 MAX_OUTPUT: Final = 1 * MIB
 """The output of each stage for one message or chunk: 16 times the longest message leaves room for
 every sensible expansion and none for a decompression bomb."""

@@ -298,6 +298,10 @@ def plugins(tmp_path: Path) -> dict[str, str]:
         "ending": "ending:x",
         "udp-client": "greeting:Greeter",
     }
+    odd = folder / "odd-1.5.dist-info"
+    odd.mkdir()
+    (odd / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.5\n")
+    (odd / "entry_points.txt").write_text("[others]\nno value\n")
     lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
     (info / "entry_points.txt").write_text(f"[uppercase.exercises]\n{lines}")
     root = Path(__file__).parents[2]
@@ -325,6 +329,7 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
         "missing (no_such_module:x, uppercase.exercises) cannot be loaded: ModuleNotFoundError",
         "ending (ending:x, uppercase.exercises) cannot be loaded: SystemExit: \\x1b[2J",
         "udp-client (greeting:Greeter, uppercase.exercises): the name is taken",
+        "entry points of odd 1.5: they cannot be read (",
     ):
         assert words in done.stderr
     done = run_process("grade", "missing", "--", "true", env=plugins)

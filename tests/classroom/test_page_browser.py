@@ -25,7 +25,7 @@ HOLDS_FOCUS = "document.activeElement.ariaPressed === 'true'"
 
 TWO_SERVICES = """
 page = "0"
-[services.lines]
+[services.one_whose_name_has_more_letters_than_a_phone_has_room_for]
 protocol = "tcp"
 port = 0
 interface = "127.0.0.1"
@@ -46,6 +46,11 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         browser = Browser(tmp_path / "profile")
         try:
             browser.size(1280, 800)
+            browser.command("Emulation.setScriptExecutionDisabled", value=True)
+            browser.open(url)
+            browser.wait_for("document.querySelector('header noscript')?.offsetHeight > 0")
+            assert "Nothing" not in browser.eval("document.body.innerText")
+            browser.command("Emulation.setScriptExecutionDisabled", value=False)
             browser.open(url)
             browser.wait_for(LIVE)
             assert "Nothing has come yet" in browser.eval("document.body.innerText")
@@ -73,6 +78,10 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             lines = browser.eval(
                 "[...document.querySelectorAll('#key-lines li')].map((line) => line.textContent)"
             )
+            current = browser.eval(
+                "document.querySelector('#key-lines [aria-current]').textContent"
+            )
+            assert lines.index(current) == 1
             experiment = make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7)
             assert lines == [str(row) for row in answer_key(experiment, len(lines))]
             assert browser.eval("document.querySelectorAll('#clients button').length") == 2
@@ -158,6 +167,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 # No arrow of the other service is left: one goes to the right, and one back.
                 browser.wait_for(f"{ARROWS}.length === 2")
                 assert sum(each.startswith("M0 ") for each in browser.eval(ARROWS)) == 1
+                browser.size(360, 740)
+                assert browser.eval(WIDTH) == 360
                 browser.eval("document.getElementById('line').focus()")
                 browser.command("Input.insertText", text="hello")
                 browser.press_return()

@@ -354,6 +354,8 @@ def test_every_picture_is_a_file_of_its_kind(kind: str, tmp_path: Path) -> None:
     save_timeline(timeline_of(record.replace(b"<b>", payload)), path)
     begins = {".svg": b"<svg", ".pdf": b"%PDF", ".png": b"\x89PNG", ".txt": b"UDP"}
     assert path.read_bytes().startswith(begins.get(kind, b"\n\r\r\n"))
+    if kind == ".pdf":
+        assert b"/FontFile2" in path.read_bytes(), "its words are shapes, which nobody can search"
     assert path.stat().st_size > 1000
 
 

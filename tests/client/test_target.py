@@ -1,6 +1,7 @@
 """Addresses as people write them, and connecting to what they mean."""
 
 import errno
+import os
 import resource
 import socket
 import ssl
@@ -158,6 +159,24 @@ def test_each_datagram_socket_has_a_port_of_its_own() -> None:
             assert one.getpeername()[:2] == (server.host, server.port)
 
 
+def test_no_datagram_comes_from_the_port_that_it_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server like ours takes its sender for another server, wherever a system gives that port."""
+    made: list[socket.socket] = []
+
+    class Socket(socket.socket):
+        def getsockname(self) -> Any:
+            made.append(self)
+            return ("127.0.0.1", server.port) if len(made) == 1 else super().getsockname()
+
+    with udp_server() as server:
+        target = Target(server.host, server.port, udp=True)
+        [address] = resolve(target)
+        monkeypatch.setattr(socket, "socket", Socket)
+        with connect_udp(target, address) as datagrams:
+            assert datagrams.getpeername() == (server.host, server.port)
+            assert (len(made), made[0].fileno(), made[1]) == (2, -1, datagrams)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is so")
 @pytest.mark.parametrize(("host", "option"), [("127.0.0.1", (0, 10)), ("::1", (41, 23))])
 def test_a_datagram_may_be_cut_on_its_way(host: str, option: tuple[int, int]) -> None:
@@ -275,6 +294,17 @@ def test_a_link_local_address_without_an_interface_is_told_to_need_one(host: str
             f": Invalid argument; a link-local address needs its interface, as in {host}%eth0"
         )
     assert "interface" not in str(explain(OSError(errno.EINVAL, "x"), Target("fe80::1%lo", 7)))
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EACCES])
+def test_what_a_firewall_s_icmp_becomes_makes_one_think_of_it(number: int) -> None:
+    """IPv4's is `No route to host`, and IPv6's `Permission denied`."""
+    said = os.strerror(number)
+    found = str(explain(OSError(number, said), Target("192.0.2.1", 7, udp=True)))
+    hint = "is the address right, and no firewall between?"
+    assert found == f"cannot reach UDP 192.0.2.1:7: {said}; {hint}"
+    found = str(explain(OSError(number, said), Target(unix="/socket")))
+    assert found == f"cannot reach UNIX socket /socket: {said}"
 
 
 def test_nothing_listens_is_said_for_the_port_that_was_asked() -> None:

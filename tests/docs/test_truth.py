@@ -13,9 +13,18 @@ from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 
 import uppercase.client
 from docs.pages import PICTURE, RECORD, commands, contents, draw_run, options_page, services
+from uppercase import limits
+from uppercase.client.session import PORT_MEMORY
 from uppercase.commands.classroom import OVERTIME
 from uppercase.commands.group import group
+from uppercase.commands.send import UDP_WINDOW, _datagrams, _stream
+from uppercase.core import guards
 from uppercase.lab import answer_key, make_experiment
+from uppercase.lab.serving import LAB_PIECE_PAUSE, LAB_PIECES
+from uppercase.services._stopping import STOP_GRACE
+from uppercase.tcp._closing import LINGER
+from uppercase.tcp.opening import BACKLOG
+from uppercase.udp._batches import BATCH
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -157,6 +166,64 @@ def test_what_the_guide_to_the_client_makes_is_there() -> None:
 def test_the_status_after_a_time_out_is_the_commands() -> None:
     page = PAGES[Path("docs/reference/exit-statuses.md")]
     assert f"; {OVERTIME} after `--timeout`;" in page
+
+
+_OF_DATAGRAMS = limits.DatagramLimits()
+
+
+@pytest.mark.parametrize(
+    ("page", "figures"),
+    [
+        (
+            "topics/reliability.md",
+            [
+                f"{BACKLOG:,} connections may wait to be accepted",
+                f"blocks for more than {1000 * limits.SLOW_CALL:.0f} ms is named",
+                f"{LINGER // limits.MIB} MiB are thrown away",
+                f"{STOP_GRACE:.0f} s after the drain time the process ends with status 1",
+            ],
+        ),
+        (
+            "topics/udp-safety.md",
+            [
+                f"if that is below {guards.EPHEMERAL_PORTS:,} or",
+                f"from a port below {guards.LOW_PORTS:,}, or {limits.NFS_PORT:,}, where",
+                f"more than {guards.REPLY_SLACK} bytes more",
+                f"for the {_OF_DATAGRAMS.loop_guard}th time within a second",
+                f"while {_OF_DATAGRAMS.max_outstanding:,} replies",
+                f"up to the table's {guards.LOOP_TABLE:,} is found",
+                f"Of {guards.LOCK_STEP:,} in such a row",
+                f"At most {BATCH} datagrams are read",
+                f"ask for {_OF_DATAGRAMS.receive_buffer // limits.MIB} MiB of receive buffer",
+                f"a bucket {guards.RATE_PREFIX_FACTOR} times as large",
+                f"The {guards.RATE_TABLE:,} most recent",
+            ],
+        ),
+        (
+            "topics/tcp-lab.md",
+            [
+                f"of that many bytes, {1000 * LAB_PIECE_PAUSE:.0f} ms apart",
+                f"into at most {LAB_PIECES} pieces",
+            ],
+        ),
+        (
+            "reference/client.md",
+            [
+                f"| {limits.UDP_TIMEOUT:.0f}s | the wait for the reply to the first datagram",
+                f"| `--retries N` | {limits.UDP_RETRIES} |",
+                f"| `--window N` | {UDP_WINDOW} |",
+                f"does nothing for `-W` ({limits.REPLY_TIMEOUT:.0f} s)",
+                f"when {_stream.LINE_QUIET_TIME} s pass",
+                f"silent for {_stream.TLS_QUIET_TIME:.0f} s",
+                f"above {_datagrams.SAFE_DATAGRAM:,} bytes",
+                f"not used again for {PORT_MEMORY:,} requests",
+            ],
+        ),
+    ],
+)
+def test_figures_are_those_of_the_code(page: str, figures: list[str]) -> None:
+    text = " ".join(PAGES[Path("docs", page)].split())
+    assert [figure for figure in figures if figure not in text] == []
 
 
 def test_each_threat_names_tests_that_there_are() -> None:

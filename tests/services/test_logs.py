@@ -148,7 +148,10 @@ def test_a_transform_has_one_traceback_a_minute_for_each_kind_of_exception(
     assert "raise kind(message)" in text
     clock.advance(60.0)
     assert "transform mine: ValueError: 999 more since the last line" in written.getvalue()
-    clock.advance(60.0)
+    clock.advance(59.0)
+    observer.notify(failure("soon"))
+    assert written.getvalue().count("Traceback") == 2
+    clock.pump([1.0, 60.0])
     observer.notify(failure("again"))
     assert written.getvalue().count("Traceback") == 3
     observer.stop()

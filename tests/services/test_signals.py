@@ -3,12 +3,15 @@
 import io
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 import pytest
 from twisted.internet.testing import MemoryReactorClock
 
+from tests.system.processes import ROOT
 from uppercase.services import _stopping
 from uppercase.services._stopping import STOP_SIGNALS
 
@@ -172,6 +175,33 @@ def test_a_program_that_has_closed_its_standard_error_is_stopped_all_the_same(
     assert reactor.stopped == [signal.SIGTERM]
     STOP_SIGNALS.release("service", reactor)
     reactor.end()
+
+
+_BLOCKED = """\
+import os, signal
+from tests.services.test_signals import Reactor
+from uppercase.services import _stopping
+
+_stopping.STOP_GRACE = _stopping._LAST_RESORT = 0.1
+reactor = Reactor()
+signal.signal(signal.SIGTERM, reactor.sigTerm)
+_stopping.STOP_SIGNALS.take("service", reactor, 0)
+signal.raise_signal(signal.SIGTERM)
+while True:
+    os.write(1, bytes(1 << 16))
+"""
+
+
+def test_a_log_that_nobody_reads_cannot_keep_a_process_from_ending() -> None:
+    """Not even where it was to say last where it hangs."""
+    command = [sys.executable, "-c", _BLOCKED]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT
+    ) as process:
+        try:
+            assert process.wait(60) == 1
+        finally:
+            process.kill()
 
 
 @pytest.mark.usefixtures("before")

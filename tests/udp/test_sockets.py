@@ -158,6 +158,10 @@ def test_an_address_of_another_machine_is_one_sentence() -> None:
         listen_on("udp:0:interface=192.0.2.1")
     with pytest.raises(CannotListen, match=r"cannot listen on UDP \[2001:db8::1\]:0: this machine"):
         listen_on(r"udp:0:interface=2001\:db8\:\:1")
+    with pytest.raises(
+        CannotListen, match=r"cannot listen on UDP \[fe80::1%nope\]:0: this machine"
+    ):
+        listen_on(r"udp:0:interface=fe80\:\:1%nope")
 
 
 def test_a_descriptor_that_is_no_udp_socket_is_refused_and_left_alone() -> None:

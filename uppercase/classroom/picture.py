@@ -328,7 +328,6 @@ def _figure(drawing: _Drawing, top: float, bottom: float) -> Any:
     """Return a figure of what is between two heights, a pixel of the drawing being a point."""
     from matplotlib.collections import LineCollection, PolyCollection
     from matplotlib.figure import Figure
-    from matplotlib.patheffects import withStroke
 
     figure = Figure(figsize=(drawing.width / 72, (bottom - top) / 72))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -368,7 +367,8 @@ def _figure(drawing: _Drawing, top: float, bottom: float) -> Any:
                 horizontalalignment=anchors[words.anchor],
                 fontweight="bold" if words.bold else "normal",
                 color="#111111",
-                path_effects=[withStroke(linewidth=3, foreground="white")],
+                # Letters with an edge would be shapes in a PDF, where nobody finds a word.
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0},
                 zorder=4,
             )
     return figure

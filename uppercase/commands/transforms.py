@@ -23,7 +23,7 @@ from uppercase.core.framing import FRAMINGS, choose_framing, framing_summaries, 
 from uppercase.core.pipeline import Pipeline
 from uppercase.core.values import printable
 from uppercase.errors import FramingError, TransformError, UppercaseError, UserError, suggest
-from uppercase.limits import KIT_LARGE, MAX_LENGTH, MAX_OUTPUT, SLOW_CALL
+from uppercase.limits import KIB, KIT_LARGE, MAX_LENGTH, MAX_OUTPUT, MIB, SLOW_CALL
 
 if TYPE_CHECKING:
     from uppercase.awaiting import Waiter
@@ -179,18 +179,13 @@ def show(name: str) -> int:
     shell_complete=completer(framing_summaries),
 )
 @_option(
-    "--max-length",
-    SIZE.positive,
-    "Longest message of a framing.",
-    default=MAX_LENGTH,
-    show_default="64k",
+    "--max-length", SIZE.positive, "Longest message of a framing.", default=f"{MAX_LENGTH // KIB}k"
 )
 @_option(
     "--max-output",
     SIZE.positive,
     "Longest output for one message or chunk.",
-    default=MAX_OUTPUT,
-    show_default="1M",
+    default=f"{MAX_OUTPUT // MIB}M",
 )
 def try_(names: Sequence[str], framing: str | None, max_length: int, max_output: int) -> int:
     r"""Run a chain of transforms on standard input, without a socket.
@@ -290,7 +285,7 @@ def check(name: str, examples: Sequence[str]) -> int:
         return _WRONG
     click.echo(
         f"{len(LAWS) - len(report.broken)} of {len(LAWS)} laws are kept; for messages of up to "
-        f"{KIT_LARGE // 1024} KiB, the output is at most {_rounded(report.growth)} times the "
+        f"{KIT_LARGE // KIB} KiB, the output is at most {_rounded(report.growth)} times the "
         f"input, the slowest call took {_rounded(report.seconds * 1000)} ms"
     )
     if report.seconds > SLOW_CALL and "time" not in [found.law for found in report.broken]:

@@ -18,7 +18,7 @@ from typing import Final
 from uppercase.core.datagram import Origin, Request
 from uppercase.core.events import DropReason
 from uppercase.core.values import Client, unmapped
-from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, DatagramLimits
+from uppercase.limits import IPV4_MAX_DATAGRAM, IPV6_MAX_DATAGRAM, NFS_PORT, DatagramLimits
 
 REPLY_SLACK: Final = 64
 """A reply may always be this much longer than its request: a SHA-256 digest in hexadecimal fits,
@@ -27,9 +27,6 @@ and with the headers of IP and UDP the traffic still grows less than fourfold.""
 LOW_PORTS: Final = 1024
 """Clients send from ports above; below are services that answer (echo, chargen, DNS, NTP), which a
 forged source would set against us. NATs keep ephemeral ports there too (RFC 4787)."""
-
-NFS_PORT: Final = 2049
-"""The one old well-known service above `LOW_PORTS` that answers."""
 
 EPHEMERAL_PORTS: Final = 32_768
 """Where Linux starts to hand out ports for clients. A datagram from our own port number below is

@@ -211,7 +211,7 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
         case errno.ENOENT:
             missing = "its path is missing, as in unix:/run/name"
             why = "there is no such folder" if address else missing
-        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
+        case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT | socket.EAI_NONAME:
             why = "this machine has no such address; choose another --interface"
         case errno.EINVAL if address.startswith("[fe80:") and "%" not in address:
             why = "a link-local address needs its interface, as in fe80::1%eth0"
@@ -372,11 +372,19 @@ def split_escaped(text: str, separator: str = ":") -> list[str]:
     return fields
 
 
-def has_argument(description: str, name: str, place: int) -> bool:
-    """Return whether an endpoint string has an argument, by its name or by its place, from 1."""
-    fields = split_escaped(description)[1:]
-    named = [field.partition("=")[0] for field in fields if "=" in field]
-    return name in named or len(fields) - len(named) >= place
+_PLACES: Final = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "unix": ("address", "mode", "backlog"),
+}
+"""The arguments of Twisted's endpoint strings by their places."""
+
+
+def has_argument(description: str, name: str) -> bool:
+    """Return whether an endpoint string of `_PLACES` has an argument, by its name or its place."""
+    kind, *fields = split_escaped(description)
+    named = [pair[0] for field in fields if len(pair := split_escaped(field, "=")) > 1]
+    return name in (*named, *_PLACES[kind][: len(fields) - len(named)])
 
 
 def unescape(field: str, only: str = "") -> str:

@@ -26,8 +26,9 @@ from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins import adopt
 from uppercase.registry import _sources
 from uppercase.registry._found import Found, NoSuchModule, Problem, from_exception
+from uppercase.registry._sources import announced
 
-__all__ = ["Found", "Listing", "Problem", "listing", "summaries"]
+__all__ = ["Found", "Listing", "Problem", "announced", "listing", "summaries"]
 
 
 class Listing(NamedTuple):

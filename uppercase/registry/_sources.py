@@ -89,7 +89,7 @@ class Scan:
             file = files.get(dropin.moduleName, dropin.moduleName)
             for label, candidate in _candidates(dropin):
                 self._take(label, candidate, file)
-        if thorough:
+        if thorough and dropins:
             self._find_hidden_files()
             theirs = drop_ins_of_twisted()
             known = {each.moduleName: {p.name for p in each.plugins} for each in dropins.values()}
@@ -144,7 +144,10 @@ class Scan:
         finders = [each for each in sys.meta_path if hasattr(each, "find_distributions")]
         if finders == [PathFinder] and not any(map(_may_announce, sys.path)):
             return
-        for point in self._entry_points():
+        points, problems = announced(GROUP)
+        for problem in problems:
+            self.note(problem)
+        for point in points:
             # As it is written: importlib.metadata has no module of what is no reference.
             reference = ":".join(map(str.strip, point.value.partition("[")[0].split(":")))
             origin = f"entry point of {title(point.dist)}" if point.dist else GROUP
@@ -152,21 +155,23 @@ class Scan:
             label = f"{point.name} = {point.value}"
             self._add(transform, _fault_of_name(point.name, label))
 
-    def _entry_points(self) -> "list[EntryPoint]":
-        """Return those of our group; one distribution whose cannot be read must not hide others."""
-        # Imported here: Twisted does not import it, and it takes tens of milliseconds.
-        from importlib.metadata import distributions, entry_points
 
-        with suppress(Exception):
-            return list(entry_points(group=GROUP))
-        points: list[EntryPoint] = []
-        for each in distributions():
-            try:
-                points += each.entry_points.select(group=GROUP)
-            except Exception as error:
-                message = f"they cannot be read ({line_of(error)}); correct the project's, and "
-                self.note(Problem(f"entry points of {title(each)}", f"{message}install it again"))
-        return points
+def announced(group: str) -> "tuple[list[EntryPoint], list[Problem]]":
+    """Return a group's entry points; one distribution whose cannot be read must not hide others."""
+    # Imported here: Twisted does not import it, and it takes tens of milliseconds.
+    from importlib.metadata import distributions, entry_points
+
+    with suppress(Exception):
+        return list(entry_points(group=group)), []
+    points: list[EntryPoint] = []
+    problems = []
+    for each in distributions():
+        try:
+            points += each.entry_points.select(group=group)
+        except Exception as error:
+            message = f"they cannot be read ({line_of(error)}); correct the project's, and "
+            problems.append(Problem(f"entry points of {title(each)}", f"{message}install it again"))
+    return points, problems
 
 
 def title(distribution: "Distribution") -> str:
@@ -199,9 +204,9 @@ def _stale(label: str, file: str) -> Problem:
 def _why_no_plugin(label: str, value: Any, module: ModuleType) -> str | None:
     if isclass(value):
         is_one = ITransformPlugin.implementedBy(value) or ITransform.implementedBy(value)
-        is_theirs = is_one and value.__module__ == module.__name__
-        # In this order, as what is an instance of `typing.Any` must not be asked.
-        if not is_theirs or any(isinstance(other, value) for other in vars(module).values()):
+        # By their types, as of `typing.Any`, for one, nobody may ask what its instances are.
+        made = any(value in type(other).__mro__ for other in vars(module).values())
+        if not is_one or value.__module__ != module.__name__ or made:
             return None
         return (
             f"{label} is a class and no instance of it is here; add one, such as "
@@ -287,6 +292,9 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
     try:
         silent = {"log_level": LogLevel.debug, "log_format": ""}
         dropins = log.callWithContext(silent, getCache, twisted.plugins)
+    except (Exception, SystemExit) as error:
+        # It gives up at an object that fails when it is asked whether it is a plugin.
+        return {}, [*failures, error]
     finally:
         globalLogPublisher.removeObserver(observe)
     return dropins, failures

@@ -6,7 +6,6 @@ Another package's is what `@exercise` made, behind an entry point of the group
 
 import tomllib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from uppercase.classroom.exercises._servers import SERVERS
 from uppercase.classroom.grade import Exercise
 from uppercase.core.values import printable
 from uppercase.errors import UnknownName, UserError, kind_of, suggest
+from uppercase.registry import announced
 
 GROUP: Final = "uppercase.exercises"
 
@@ -24,8 +24,9 @@ _KEYS: Final = {"base": str, "summary": str, "points": dict, "texts": dict, "opt
 def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
     """Return all exercises by name, and a sentence for each that is broken."""
     found: dict[str, Exercise] = {each.name: each for each in (*SERVERS, *CLIENTS)}
-    broken: dict[str, str] = {}
-    for entry in entry_points(group=GROUP):
+    points, problems = announced(GROUP)
+    broken = {each.file: str(each) for each in problems}
+    for entry in points:
         origin = f"{entry.name} ({entry.value}, {GROUP})"
         if entry.name in found:
             broken[entry.name] = f"{origin}: the name is taken; another one is accepted"

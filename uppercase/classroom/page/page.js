@@ -357,6 +357,7 @@ function showKeyPlace() {
   const lines = at("key-lines");
   [...lines.children].forEach((line, index) => {
     line.className = come < 0 ? "" : index < come ? "past" : index === come ? "next" : "";
+    line.ariaCurrent = line.className === "next" ? "step" : null;
   });
   const next = lines.querySelector(".next");
   if (next && next !== page.next) lines.scrollTop = next.offsetTop - lines.clientHeight / 2;
