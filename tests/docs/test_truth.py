@@ -180,7 +180,7 @@ def test_the_status_after_a_time_out_is_the_commands() -> None:
 
 
 _OF_DATAGRAMS = limits.DatagramLimits()
-_WORDS = {1: "a second", 2: "two", 3: "three", 5: "five", 60: "a minute"}
+_WORDS: Mapping[float, str] = {1: "a second", 2: "two", 3: "three", 5: "five", 60: "a minute"}
 
 
 @pytest.mark.parametrize(
