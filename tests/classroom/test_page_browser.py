@@ -9,6 +9,9 @@ import pytest
 
 from tests.classroom.browser import PROGRAM, Browser
 from tests.system.processes import Server, connect, receive_all
+from uppercase.classroom.exercises import find_exercise
+from uppercase.classroom.grade import Mark
+from uppercase.classroom.marks import write_report
 from uppercase.classroom.page._audience import CLIENTS
 from uppercase.lab import UDP_PRESETS, answer_key, make_experiment
 
@@ -190,6 +193,14 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 finally:
                     again.process.send_signal(signal.SIGCONT)
                 browser.wait_for(LIVE)
+
+            # As narrow, and as broken by nothing: a report on a program that prints long words.
+            exercise = find_exercise("udp-client")
+            marks = [Mark(check, False, "got " + 99 * "y", 0.1, False) for check in exercise.checks]
+            write_report(exercise, marks, tmp_path)
+            browser.open((tmp_path / "index.html").as_uri())
+            browser.wait_for("document.title.startsWith('udp-client')")
+            assert browser.eval(WIDTH) == 360
         finally:
             browser.close()
 

@@ -1,6 +1,7 @@
 """Addresses as people write them, and connecting to what they mean."""
 
 import errno
+import os
 import resource
 import socket
 import ssl
@@ -293,6 +294,17 @@ def test_a_link_local_address_without_an_interface_is_told_to_need_one(host: str
             f": Invalid argument; a link-local address needs its interface, as in {host}%eth0"
         )
     assert "interface" not in str(explain(OSError(errno.EINVAL, "x"), Target("fe80::1%lo", 7)))
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EACCES])
+def test_what_a_firewall_s_icmp_becomes_makes_one_think_of_it(number: int) -> None:
+    """IPv4's is `No route to host`, and IPv6's `Permission denied`."""
+    said = os.strerror(number)
+    found = str(explain(OSError(number, said), Target("192.0.2.1", 7, udp=True)))
+    hint = "is the address right, and no firewall between?"
+    assert found == f"cannot reach UDP 192.0.2.1:7: {said}; {hint}"
+    found = str(explain(OSError(number, said), Target(unix="/socket")))
+    assert found == f"cannot reach UNIX socket /socket: {said}"
 
 
 def test_nothing_listens_is_said_for_the_port_that_was_asked() -> None:

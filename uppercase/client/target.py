@@ -217,6 +217,9 @@ _LIKELY: Final = {
 """What helps against those of OpenSSL's errors (x509_vfy.h) that no authority cures."""
 
 
+_DOUBT: Final = "; is the address right, and no firewall between?"
+
+
 def explain(
     error: OSError | UnicodeError, target: Target, timeout: float | None = None
 ) -> NetworkError | UserError:
@@ -243,19 +246,23 @@ def explain(
         text = f"{target} does not speak TLS as we do ({error.reason or reason})"
     elif isinstance(error, TimeoutError):
         waited = "" if timeout is None else f" within {timeout:g} s"
-        return NoReply(
-            f"{target} did not answer{waited}; is the address right, and no firewall between?"
-        )
+        return NoReply(f"{target} did not answer{waited}{_DOUBT}")
     elif isinstance(error, socket.gaierror | UnicodeError):
         text = f"cannot resolve the name {target.host!r}: {reason}"
     elif isinstance(error, ConnectionError):
         text = f"{target} broke the connection off"
     else:
-        text = f"cannot reach {target}: {reason.removesuffix('.')}"
-        # Linux says no more than "Invalid argument".
-        if target.host.lower().startswith("fe80:") and "%" not in target.host:
-            text += f"; a link-local address needs its interface, as in {target.host}%eth0"
+        text = f"cannot reach {target}: {reason.removesuffix('.')}{_likely_cause(error, target)}"
     return NetworkError(text)
+
+
+def _likely_cause(error: OSError, target: Target) -> str:
+    """Return what may be the cause where an address cannot be reached, which systems do not say."""
+    if target.host.lower().startswith("fe80:") and "%" not in target.host:
+        return f"; a link-local address needs its interface, as in {target.host}%eth0"
+    # A firewall's ICMP becomes one of these.
+    refused = target.unix is None and error.errno in (errno.EHOSTUNREACH, errno.EACCES)
+    return _DOUBT if refused else ""
 
 
 def explain_send(error: OSError, target: Target, size: int) -> NetworkError | UserError:
