@@ -81,7 +81,7 @@ async def test_an_address_that_opens_late_is_said_to_be_ready_then(
     """As by an endpoint of a third party, which waits for something before it listens."""
     opening: Deferred[Any] = Deferred()
     endpoint: Any = SimpleNamespace(listen=lambda _: opening)
-    listener = Listener("late:1", endpoint, None, None, "late:1")
+    listener = Listener("late:1", "late:1", None, endpoint=endpoint)
     monkeypatch.setattr("uppercase.tcp.listening.listener_of_string", lambda *_: listener)
     service = tcp_service(TCPSettings(listen=["late:1"]))
     service.startService()
@@ -101,7 +101,7 @@ async def test_an_address_that_has_not_opened_by_the_end_opens_no_more(
 ) -> None:
     given_up: list[object] = []
     endpoint: Any = SimpleNamespace(listen=lambda _: Deferred(given_up.append))
-    listener = Listener("late:1", endpoint, None, None, "late:1")
+    listener = Listener("late:1", "late:1", None, endpoint=endpoint)
     monkeypatch.setattr("uppercase.tcp.listening.listener_of_string", lambda *_: listener)
     service = tcp_service(TCPSettings(listen=["late:1"]))
     service.startService()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from twisted.internet import reactor as installed
@@ -258,4 +258,4 @@ def test_an_endpoints_error_is_told_in_its_own_words() -> None:
 
 def test_an_address_of_an_unknown_kind_is_called_as_its_user_did() -> None:
     port: Any = SimpleNamespace(getHost=object)
-    assert Listener("card:1", cast(Any, None), None, None, "card:1").name(port) == "card:1"
+    assert Listener("card:1", "card:1", None).name(port) == "card:1"

@@ -81,8 +81,8 @@ def test_as_many_clients_may_wait_as_the_string_says_by_name_or_by_place(
     monkeypatch.chdir(tmp_path)
     asked: list[int] = []
     monkeypatch.setattr(socket.socket, "listen", lambda _, number: asked.append(number))
-    endpoint: Any = listener_of_string(installed, given).endpoint
-    endpoint.open().close()
+    listener: Any = listener_of_string(installed, given)
+    listener.open_socket().close()
     assert asked == [backlog]
 
 
@@ -120,8 +120,8 @@ def test_what_is_opened_and_closed_leaves_nothing_for_the_end(
     ends: list[Any] = []
     monkeypatch.setattr("atexit.register", ends.append)
     monkeypatch.setattr("atexit.unregister", ends.remove)
-    endpoint: Any = listener_of_string(installed, f"unix:{tmp_path / 'socket'}").endpoint
-    opened = endpoint.open()
+    listener: Any = listener_of_string(installed, f"unix:{tmp_path / 'socket'}")
+    opened = listener.open_socket()
     assert len(ends) == 1
     opened.close()
     assert not ends
@@ -183,10 +183,10 @@ def test_a_lock_that_somebody_has_leaves_no_socket_open(tmp_path: Path) -> None:
             return file.fileno()
 
     (tmp_path / "socket.lock").symlink_to(str(os.getpid()))
-    endpoint: Any = listener_of_string(installed, f"unix:{tmp_path}/socket").endpoint
+    listener: Any = listener_of_string(installed, f"unix:{tmp_path}/socket")
     before = free_number()
     with pytest.raises(CannotListen, match="another program does already") as caught:
-        endpoint.open()
+        listener.open_socket()
     assert free_number() == before
     assert caught.value
 
@@ -198,6 +198,6 @@ def test_the_lock_of_another_user_s_program_is_somebody_s(
     """The folder is not to blame, as it may be /tmp."""
     (tmp_path / "socket.lock").symlink_to("1")
     monkeypatch.setattr(lockfile, "kill", Mock(side_effect=error))
-    endpoint: Any = listener_of_string(installed, f"unix:{tmp_path}/socket").endpoint
+    listener: Any = listener_of_string(installed, f"unix:{tmp_path}/socket")
     with pytest.raises(CannotListen, match="another program does already, as"):
-        endpoint.open()
+        listener.open_socket()

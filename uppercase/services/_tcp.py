@@ -29,7 +29,7 @@ from uppercase.tcp import listening
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import TransformFactory, WatchedFactory
 from uppercase.tcp.kernel import admit, admit_nobody, connections_possible
-from uppercase.tcp.opening import SocketEndpoint, bind, listen_error
+from uppercase.tcp.opening import bind, listen_error
 
 _HANDSHAKE: Final = 0.2  # Seconds for handshakes under way when a stop begins: a long round trip.
 _LOCAL_HANDSHAKE: Final = 0.01  # The same within this machine: what a process waits for its turn.
@@ -122,23 +122,22 @@ class TCPService(TransformService):
             see_through(opening, listener.description, self.reactor)
 
     def _adopt(self, place: str, skt: socket.socket) -> listening.Listener:
-        endpoint = SocketEndpoint(self.reactor, lambda: skt)
         for listener in self._listeners:
             if listener.place == place:
-                return listener._replace(endpoint=endpoint)
-        return listening.Listener(place, endpoint, None, self.proxies, place)
+                return listener._replace(open_socket=lambda: skt)
+        return listening.Listener(place, place, self.proxies, open_socket=lambda: skt)
 
     def open_address(self, host: str, port: int, workers: int) -> list[socket.socket]:
         return [bind(host, port)]
 
     def open_listed(self, workers: int) -> Iterator[OpenPlace]:
         for listener in self._listeners:
-            if not isinstance(listener.endpoint, SocketEndpoint):
+            if listener.open_socket is None:
                 raise CannotListen(
                     f"cannot share {listener.description} among workers: only tcp:, tcp6:, tls:, "
                     "unix: and systemd: endpoints have a socket to share; leave out --workers"
                 )
-            yield OpenPlace(listener.place, [listener.endpoint.open()])
+            yield OpenPlace(listener.place, [listener.open_socket()])
 
     def release(self, opened: OpenPlace) -> None:
         # What another process has opened, others serve.

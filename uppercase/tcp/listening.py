@@ -22,7 +22,6 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IReadDescriptor,
-    IStreamServerEndpoint,
 )
 from twisted.internet.tcp import Port
 from twisted.logger import Logger
@@ -41,7 +40,7 @@ from uppercase.limits import MAX_PORT
 from uppercase.tcp._quick import hub_of, prompt
 from uppercase.tcp.factory import TransformFactory
 from uppercase.tcp.kernel import admit, admit_nobody
-from uppercase.tcp.opening import BACKLOG, OPENER, SocketEndpoint, open_endpoint
+from uppercase.tcp.opening import BACKLOG, OPENER, open_endpoint, port_of
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -94,18 +93,20 @@ class Listener(NamedTuple):
 
     Attributes:
         description: as the user wrote it.
-        endpoint: where connections come from; None until the socket is there that another process
-            has opened.
-        context: key and certificate, if they speak TLS.
-        proxies: the peers that must send a PROXY header, if any.
         place: the part of the description that says what is bound.
+        proxies: the peers that must send a PROXY header, if any.
+        context: key and certificate, if they speak TLS.
+        open_socket: opens the place, or raises `CannotListen`; None until the socket is there that
+            another process has opened.
+        endpoint: where connections come from if that is none of ours.
     """
 
     description: str
-    endpoint: IStreamServerEndpoint
-    context: "SSLContext | None"
-    proxies: DeclaredPeers | None
     place: str
+    proxies: DeclaredPeers | None
+    context: "SSLContext | None" = None
+    open_socket: Callable[[], socket.socket] | None = None
+    endpoint: Any = None
 
     def listen(
         self,
@@ -128,7 +129,11 @@ class Listener(NamedTuple):
             return acceptor
 
         factory = with_stages(served, self.proxies, self.context)
-        listening: Deferred[IListeningPort] = self.endpoint.listen(factory)
+        listening: Deferred[IListeningPort]
+        if self.open_socket is None:
+            listening = self.endpoint.listen(factory)
+        else:
+            listening = maybeDeferred(self.open_socket).addCallback(port_of, factory, reactor)
         return listening.addCallback(accept)
 
     def name(self, port: IListeningPort) -> str:
@@ -349,20 +354,20 @@ def listener_of_string(
         )
     if plain.startswith(_OURS[:3]) and not has_argument(plain, "backlog"):
         plain = f"{plain}:backlog={BACKLOG}"
+    listener = Listener(description, plain, proxies, context)
     if reactor is None:
-        inherited: Any = None
-        return Listener(description, inherited, context, proxies, plain)
+        return listener
     # Imported here: it brings in all of TLS, and a service of one port does without.
     from twisted.internet.endpoints import serverFromString
 
     ours = plain.startswith(_OURS)
     try:
-        endpoint: IStreamServerEndpoint = serverFromString(OPENER if ours else reactor, plain)
+        endpoint: Any = serverFromString(OPENER if ours else reactor, plain)
     except Exception as error:  # The parsers of endpoint strings may raise anything for bad ones.
         raise _bad_description(description, kind, error) from error
     if ours:
-        endpoint = SocketEndpoint(reactor, partial(open_endpoint, description, endpoint))
-    return Listener(description, endpoint, context, proxies, plain)
+        return listener._replace(open_socket=partial(open_endpoint, description, endpoint))
+    return listener._replace(endpoint=endpoint)
 
 
 def _split_tls(description: str) -> tuple[str, dict[str, str]]:

@@ -12,19 +12,16 @@ import atexit
 import os
 import socket
 import stat
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any, Final
 
 from twisted.internet import tcp, unix
-from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.lockfile import FilesystemLock
-from zope.interface import implementer
 
 from uppercase.core.values import cannot_listen, family_of, printable_address
 from uppercase.errors import CannotListen
@@ -168,35 +165,18 @@ class _UNIXPort(unix.Port):
         tcp.Port.connectionLost(self, reason)
 
 
-@implementer(IStreamServerEndpoint)
-class SocketEndpoint:
-    """Serves a listening socket, which belongs to the port from then on.
-
-    Args:
-        open_socket: returns it, or raises `CannotListen`.
-    """
-
-    def __init__(self, reactor: Any, open_socket: Callable[[], socket.socket]) -> None:
-        self._reactor = reactor
-        self.open = open_socket
-
-    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        return maybeDeferred(self._serve, factory)
-
-    def _serve(self, factory: IProtocolFactory) -> IListeningPort:
-        skt = self.open()
-        skt.setblocking(False)
-        if skt.family == socket.AF_UNIX:
-            port = _UNIXPort(skt, factory, self._reactor)
-            port.startListening()
-            return port
-        # As Twisted's `AdoptedStreamServerEndpoint`, whose module brings in what its TLS needs: a
-        # sixth of the time in which a service starts. The port has a descriptor of its own.
-        with skt:
-            adopted: IListeningPort = self._reactor.adoptStreamPort(
-                skt.fileno(), skt.family, factory
-            )
-        return adopted
+def port_of(skt: socket.socket, factory: IProtocolFactory, reactor: Any) -> IListeningPort:
+    """Return the port of a listening socket, which belongs to it from then on."""
+    skt.setblocking(False)
+    if skt.family == socket.AF_UNIX:
+        port = _UNIXPort(skt, factory, reactor)
+        port.startListening()
+        return port
+    # As Twisted's `AdoptedStreamServerEndpoint`, whose module brings in what its TLS needs: a sixth
+    # of the time in which a service starts. The port has a descriptor of its own.
+    with skt:
+        adopted: IListeningPort = reactor.adoptStreamPort(skt.fileno(), skt.family, factory)
+    return adopted
 
 
 def _remove(path: str, ours: os.stat_result) -> None:
