@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 from collections.abc import Awaitable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -138,3 +139,18 @@ def test_a_reactor_that_has_been_stopped_is_not_waited_for(monkeypatch: pytest.M
     monkeypatch.setattr(awaiting, "the_reactor", lambda: stopped)
     with pytest.raises(RuntimeError, match="cannot run again"):
         awaiting.Waiter([]).wait_for(cast(Awaitable[bytes], Deferred()))
+
+
+def test_a_thread_that_the_system_does_not_give_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    reactor = SimpleNamespace(running=False, callWhenRunning=id, run=bool)
+    monkeypatch.setattr(awaiting, "the_reactor", lambda: reactor)
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    # It is not needed before something is awaited.
+    monkeypatch.delitem(sys.modules, "twisted.internet.reactor", raising=False)
+    with pytest.raises(RuntimeError, match="new thread"), awaiting.Waiter([]) as waiter:
+        waiter.wait_for(cast(Awaitable[bytes], Deferred()))

@@ -264,10 +264,11 @@ class Waiter:
         running = threading.Event()
         the_reactor().callWhenRunning(running.set)
         # Not the main thread: without handlers of signals. `crash` lets it be run again.
-        self._thread = threading.Thread(target=the_reactor().run, args=(False,), daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=the_reactor().run, args=(False,), daemon=True)
+        thread.start()
+        self._thread = thread
         while not running.wait(0.1):
-            if not self._thread.is_alive():
+            if not thread.is_alive():
                 raise RuntimeError(
                     "Twisted's reactor has been stopped and cannot run again; do this before, or "
                     "in another process"

@@ -528,6 +528,8 @@ def test_the_code_for_phones_is_a_picture_or_a_sentence(monkeypatch: pytest.Monk
     status, headers, picture = Visit(given.page).ask("/qr.svg")
     assert (status, headers["content-type"]) == (200, "image/svg+xml")
     assert picture.startswith(b"<?xml")
+    # Four modules of white are around the 25, as scanners expect of a code on a dark page.
+    assert b'width="132"' in picture
     # It is drawn once: drawing one takes twenty times as long as any other page.
     monkeypatch.setattr("segno.make", None)
     assert Visit(given.page).ask("/qr.svg") == (status, headers, picture)

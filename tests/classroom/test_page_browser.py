@@ -9,6 +9,9 @@ import pytest
 
 from tests.classroom.browser import PROGRAM, Browser
 from tests.system.processes import Server, connect, receive_all
+from uppercase.classroom.exercises import find_exercise
+from uppercase.classroom.grade import Mark
+from uppercase.classroom.marks import write_report
 from uppercase.classroom.page._audience import CLIENTS
 from uppercase.lab import UDP_PRESETS, answer_key, make_experiment
 
@@ -22,6 +25,15 @@ WIDTH = "document.documentElement.scrollWidth"
 ARROWS = "[...document.querySelectorAll('#arrows .shaft')].map((each) => each.getAttribute('d'))"
 FOLLOW = "document.getElementById('follow').ariaPressed"
 HOLDS_FOCUS = "document.activeElement.ariaPressed === 'true'"
+
+UNDRAWN = """(async () => {
+  for (const button of [...document.querySelectorAll('#clients button')].reverse()) {
+    button.click();
+    await new Promise(requestAnimationFrame);
+    const nothing = document.getElementById('nothing');
+    if (!nothing.hidden) return nothing.textContent;
+  }
+})()"""
 
 TWO_SERVICES = """
 page = "0"
@@ -53,7 +65,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             browser.command("Emulation.setScriptExecutionDisabled", value=False)
             browser.open(url)
             browser.wait_for(LIVE)
-            assert "Nothing has come yet" in browser.eval("document.body.innerText")
+            browser.wait_for("document.body.innerText.includes('Nothing has come yet')")
 
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                 client.connect(("127.0.0.1", server.port))
@@ -116,6 +128,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                     another.bind((f"127.1.{number // 250}.{number % 250 + 1}", 0))
                     another.sendto(b"hi", ("127.0.0.1", server.port))
             browser.wait_for("document.getElementById('everyone').ariaPressed === 'true'")
+            # Of so many at once not all are drawn: such a client has come, all the same.
+            assert "arrows" in browser.eval(UNDRAWN)
 
             for width, height in ((360, 740), (1920, 1080)):
                 browser.size(width, height)
@@ -190,6 +204,14 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 finally:
                     again.process.send_signal(signal.SIGCONT)
                 browser.wait_for(LIVE)
+
+            # As narrow, and as broken by nothing: a report on a program that prints long words.
+            exercise = find_exercise("udp-client")
+            marks = [Mark(check, False, "got " + 99 * "y", 0.1, False) for check in exercise.checks]
+            write_report(exercise, marks, tmp_path)
+            browser.open((tmp_path / "index.html").as_uri())
+            browser.wait_for("document.title.startsWith('udp-client')")
+            assert browser.eval(WIDTH) == 360
         finally:
             browser.close()
 

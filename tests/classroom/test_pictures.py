@@ -433,6 +433,80 @@ def test_a_chunk_of_any_size_is_a_bounded_number_of_packets() -> None:
     assert len(draw_packets(Timeline.of(about, rows))) < 1 << 20
 
 
+def seen(at: float, number: int, event: str = "received", **facts: Any) -> bytes:
+    return row(time=at, number=number, event=event, data="hi", size=2, **facts)
+
+
+def harmed(at: float, number: int, action: str, whose: str = "request", **facts: Any) -> bytes:
+    fate = f"{whose} {action}"
+    facts |= {"direction": whose, "actions": [action], "fate": fate, "fates": fate}
+    return seen(at, number, "impaired", **facts)
+
+
+LESSON = [
+    b'{"record":1,"protocol":"UDP"}',
+    *(seen(0.0, 1), harmed(0.0, 1, "lost")),
+    *(seen(1.0, 2), harmed(1.0, 2, "duplicated"), *[seen(1.1, 2, "replied")] * 2),
+    *(seen(5.0, 3), harmed(5.0, 3, "delayed", delay=0.25), seen(5.25, 3, "replied")),
+    *(seen(6.0, 4), harmed(6.0, 4, "lost", "reply")),
+    *(seen(7.0, 5), harmed(7.0, 5, "corrupted"), seen(7.0, 5, "dropped", reason="failed")),
+]
+"""What the network does to five datagrams, one after the other."""
+
+
+def test_a_lesson_in_text_has_each_mark_of_the_table() -> None:
+    """A cross half-way on the side of its direction, copies, late arrivals, and no empty time."""
+    assert list(draw_text(timeline_of(b"\n".join(LESSON)))) == [
+        "UDP",
+        "",
+        "  seconds  127.0.0.1:1                                 server",
+        '    0.000  |-- 1 "hi" -----------------x              |  request lost',
+        '    1.000  |== 2 "hi" ===============================>|  request duplicated',
+        "    1.000  |== 2  ===================================>|  (copy)",
+        '    1.100  |<------------------------------- 2 "hi" --|',
+        '    1.100  |<------------------------------- 2 "hi" --|',
+        "        ⋮               nothing for 3.9 s              ",
+        '    5.000  |-- 3 "hi" -------------------------------~|  request delayed',
+        "    5.250  |~~ 3 ------------------------------------>|",
+        '    5.250  |<------------------------------- 3 "hi" --|',
+        '    6.000  |-- 4 "hi" ------------------------------->|',
+        '    6.000  |              x----------------- 4 "hi" --|  reply lost',
+        '    7.000  |** 5 "hi" *******************************>|  request corrupted;',
+        "           |                                          |  dropped: failed",
+    ]
+
+
+def test_a_lesson_in_a_picture_is_as_short_as_what_happens_in_it() -> None:
+    """A fold takes the place of empty time; who is held back falls further, and copies have two
+    heads."""
+
+    def drawn(*rows: bytes) -> str:
+        return draw_svg(timeline_of(b"\n".join((LESSON[0], *rows))))
+
+    def height(picture: str) -> int:
+        return int(re.findall(r'height="(\d+)"', picture)[0])
+
+    def fall(picture: str) -> float:
+        # Of the picture, not of the legend.
+        line = r'<line class="delayed" x1="130.0" y1="([\d.]+)" x2="560.0" y2="([\d.]+)"'
+        ((begin, end),) = re.findall(line, picture)
+        return float(end) - float(begin)
+
+    hour = drawn(seen(0.0, 1), seen(3600.0, 2))
+    assert "nothing for 3600.0 s" in hour
+    assert height(hour) == height(drawn(seen(0.0, 1), seen(2.5, 2)))
+    assert "nothing for" not in drawn(seen(0.0, 1), seen(1.9, 2))
+    late, soon = (
+        fall(drawn(seen(0.0, 1), harmed(0.0, 1, "delayed", delay=delay))) for delay in (0.25, 0.0)
+    )
+    assert late > 2 * soon > 0
+    plain, copied = (
+        drawn(seen(0.0, 1), harmed(0.0, 1, action)).count("<polygon")
+        for action in ("delayed", "duplicated")
+    )
+    assert copied > 2 * plain
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(

@@ -7,7 +7,8 @@ import socket
 import threading
 import time
 from contextlib import ExitStack
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,25 @@ class Oracle(Messages):
 
     async def deliver(self, *settled: Any) -> None:
         self.delivered.append(settled)
+
+
+def test_what_fails_at_once_is_told_once() -> None:
+    """Such as that no socket can be opened: no other message is tried, nor its failure logged."""
+
+    class Fails(Oracle):
+        async def ask(self, message: bytes) -> bytes | None:
+            self.under_way[message] = Deferred()
+            raise NetworkError("no socket")
+
+    messages, source, told = Fails(), cast(Any, SimpleNamespace()), list[str]()
+    data: Deferred[bytes] = Deferred()
+    source.read = lambda: data
+    framer = make_framer("line", max_length=99)
+    done = Deferred.fromCoroutine(messages.filter(source, framer, 8))
+    done.addErrback(lambda failure: told.append(str(failure.value)))
+    data.callback(b"a\nb\n")
+    assert told == ["no socket"]
+    assert [*messages.under_way] == [b"a"]
 
 
 class Given:

@@ -14,15 +14,26 @@ from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 import uppercase.client
 from docs.pages import PICTURE, RECORD, commands, contents, draw_run, options_page, services
 from uppercase import limits
+from uppercase.classroom import captive, grade
+from uppercase.classroom import page as pages
+from uppercase.classroom.page import _audience
+from uppercase.classroom.timeline import FOLD
 from uppercase.client.session import PORT_MEMORY
 from uppercase.commands.classroom import OVERTIME
 from uppercase.commands.group import group
+from uppercase.commands.ping import _run
+from uppercase.commands.ping._tracker import PING_SAMPLES
 from uppercase.commands.send import UDP_WINDOW, _datagrams, _stream
 from uppercase.core import guards
+from uppercase.core.datagram import FORGET_AFTER, NUMBERED
 from uppercase.lab import answer_key, make_experiment
+from uppercase.lab._fates import REORDER_HOLD
 from uppercase.lab.serving import LAB_PIECE_PAUSE, LAB_PIECES
+from uppercase.services import supervisor, web
 from uppercase.services._stopping import STOP_GRACE
+from uppercase.services._udp import KERNEL_LOOK
 from uppercase.tcp._closing import LINGER
+from uppercase.tcp.factory import INCOMPLETE_TIME
 from uppercase.tcp.opening import BACKLOG
 from uppercase.udp._batches import BATCH
 
@@ -169,6 +180,7 @@ def test_the_status_after_a_time_out_is_the_commands() -> None:
 
 
 _OF_DATAGRAMS = limits.DatagramLimits()
+_WORDS: Mapping[float, str] = {1: "a second", 2: "two", 3: "three", 5: "five", 60: "a minute"}
 
 
 @pytest.mark.parametrize(
@@ -218,6 +230,72 @@ _OF_DATAGRAMS = limits.DatagramLimits()
                 f"above {_datagrams.SAFE_DATAGRAM:,} bytes",
                 f"not used again for {PORT_MEMORY:,} requests",
             ],
+        ),
+        (
+            "reference/record.md",
+            [
+                f"are kept ({limits.RECORD_BYTES}; 0 for none)",
+                f"may become ({limits.RECORD_LIMIT // limits.MIB}M)",
+                f"More than {_WORDS[FOLD]} seconds without an event",
+                f"at most {captive.LIMITS['RLIMIT_CPU']} s of processor time,",
+                f"{captive.LIMITS['RLIMIT_AS'] // limits.MIB // 1024} GiB of addresses,",
+                f"files of {captive.LIMITS['RLIMIT_FSIZE'] // limits.MIB} MiB,",
+                f"{captive.LIMITS['RLIMIT_NOFILE']} open files and",
+                f"the first {captive.OUTPUT // limits.KIB} KiB are read",
+                f"late by more than {grade.STARVED} s",
+                f"of each run the first {grade.DRAWN:,} events",
+            ],
+        ),
+        (
+            "reference/page.md",
+            [
+                f"up to {_audience.SHOWN_BURST:.0f} at once and {_audience.SHOWN_RATE:.0f} a sec",
+                f"the last {_audience.HISTORY};",
+                f"the {_audience.CLIENTS} heard from last",
+                f"the first {_audience.KEY_LINES} |",
+                f"| {pages.WATCHERS}, and {pages.KEPT_FOR_THIS_MACHINE} more on the machine",
+                f"after {pages.STALLED:.0f} s it is let go",
+                f"| {pages.PageSite.connections} at a time, {pages.PageSite.deadline:.0f} s each;",
+                f"{pages.PageSite.burst:,.0f} at once and {pages.PageSite.rate:.0f} a second, as m",
+                f"| {_audience.LINE} bytes; {pages.SEND_BURST:.0f} at once",
+                f"at once and {pages.SEND_RATE:.0f} a second of each browser",
+            ],
+        ),
+        (
+            "reference/metrics.md",
+            [
+                f"and {web.MetricsSite.deadline:.0f} seconds for everything;",
+                f"{web.MetricsSite.connections} are open at a time",
+                f"{web.MetricsSite.burst:.0f} at once and {web.MetricsSite.rate:.0f} a second",
+                f"more than {1000 * limits.SLOW_CALL:.0f} ms",
+                f"looked at every {_WORDS[KERNEL_LOOK]} seconds",
+            ],
+        ),
+        (
+            "reference/workers.md",
+            [
+                f"| {_WORDS[supervisor.QUICK_DEATHS]} workers in a row end before",
+                f"served for {_WORDS[supervisor.PROVEN]} |",
+            ],
+        ),
+        (
+            "reference/ping-and-bench.md",
+            [
+                f"{_run.CONNECTIONS} connections may await something at once",
+                f"over the last {PING_SAMPLES:,}",
+            ],
+        ),
+        (
+            "howto/run-a-class.md",
+            [
+                f"held for {1000 * REORDER_HOLD:.0f} ms more",
+                f"when more than {NUMBERED:,} clients are about",
+                f"silent for {_WORDS[FORGET_AFTER]}",
+            ],
+        ),
+        (
+            "reference/log.md",
+            [f"has waited {_WORDS[INCOMPLETE_TIME]} seconds for its end"],
         ),
     ],
 )

@@ -639,6 +639,21 @@ class TestBrokenPlugins:
             f"(raised in {module}, line 2)"
         )
 
+    @pytest.mark.parametrize("thorough", [False, True])
+    def test_what_twisted_gives_up_at_is_named(self, project: Project, thorough: bool) -> None:
+        """Such as Flask's `request`, which fails whatever it is asked outside of a request."""
+        file = project.drop_in(
+            "acme_lazy",
+            """\
+            class Lazy:
+                def __getattr__(self, name):
+                    raise RuntimeError("not now")
+            lazy = Lazy()
+            """,
+        )
+        problem = only(project.problems(thorough=thorough))
+        assert str(problem) == f"{file}, line 3: importing it raised RuntimeError: not now"
+
     def test_a_syntax_error_is_placed_where_it_is(self, project: Project) -> None:
         module = project.module("acme_behind", "\ndef f(:")
         project.drop_in("acme_front", "import acme_behind")

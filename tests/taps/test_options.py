@@ -33,16 +33,19 @@ def test_every_option_is_in_the_help_and_every_shown_option_exists(
 
 def test_options_become_settings() -> None:
     options = tcp.Options()
-    options.parseOptions(
-        ["--port=0", "-i", "127.0.0.1", "-t", "strip", "-t", "caesar:shift=3", "--drain=2s"]
-    )
+    where = ["--port=0", "-i127.0.0.1", "-i::1", "-ltcp:0:interface=127.0.0.2", "-lunix:socket"]
+    what = ["-tstrip", "-tcaesar:shift=3", "-fnetstring", "--max-output=2M"]
+    options.parseOptions([*where, *what, "--drain=2s", "--drain-quiet=3s", "--log-peers"])
     made: Any = tcp.makeService(options)
     (service,) = made
     assert isinstance(service, TCPService)
-    assert service.settings.port_number() == 0
-    assert service.settings.hosts() == ("127.0.0.1",)
-    assert service.settings.transforms == ("strip", "caesar:shift=3")
-    assert service.settings.drain == 2.0
+    settings = service.settings
+    assert settings.port_number() == 0
+    assert settings.hosts() == ("127.0.0.1", "::1")
+    assert settings.transforms == ("strip", "caesar:shift=3")
+    assert settings.listen == ("tcp:0:interface=127.0.0.2", "unix:socket")
+    assert (settings.framing, settings.drain, settings.drain_quiet) == ("netstring", 2.0, 3.0)
+    assert (settings.max_output, settings.log_peers) == (2 << 20, True)
 
 
 def test_every_limit_of_tcp_has_an_option_and_its_default() -> None:
@@ -119,6 +122,21 @@ def test_letters_and_defaults_are_those_that_scripts_rely_on(module: Any) -> Non
     assert given.services[0].settings == left.services[0].settings
 
 
+@pytest.mark.parametrize("module", [tcp, udp])
+def test_zero_workers_are_one_for_each_processor(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the help says what each has of the limits."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    options = module.Options()
+    options.parseOptions(["--workers=0"])
+    (supervisor,) = options.service
+    assert supervisor.workers == 3
+    text = options.rows["workers"].text
+    assert "--max-connections and --max-per-address are shared among them" in text
+    assert "each has UDP's --rate for itself" in text
+
+
 def test_a_record_keeps_and_holds_what_the_help_says() -> None:
     rows = udp.Options.rows
     for name, used in (("record-bytes", RECORD_BYTES), ("record-limit", RECORD_LIMIT)):
@@ -148,6 +166,14 @@ def test_a_lab_is_that_of_the_options() -> None:
     (service,) = options.services
     made = {"loss": "both:0.5", "delay": "both:260ms", "jitter": "both:20ms"}
     assert service.settings.lab == make_experiment(made, seed=7, per_client=True)
+
+
+def test_as_many_workers_as_processors_are_asked_for_by_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {3, 5, 8}, raising=False)
+    options: Any = tcp.Options()
+    options.parseOptions(["--workers=0"])
+    (supervisor,) = options.service
+    assert supervisor.workers == 3
 
 
 def test_a_start_that_is_refused_leaves_the_record_of_the_server_that_runs(

@@ -67,7 +67,10 @@ async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(
         ("tcp:port=0:interface=127.0.0.1", BACKLOG),
         ("tcp:0:interface=127.0.0.1:backlog=7", 7),
         ("tcp:0:127.0.0.1:7", 7),
-        ("unix:na\\:me:660:lockfile=0", BACKLOG),
+        (r"tcp6:0:7:\:\:1", 7),
+        (r"tcp6:0:interface=\:\:1", BACKLOG),
+        (r"unix:na\:me:660:lockfile=0", BACKLOG),
+        (r"unix:na\=me:660:7", 7),
         ("unix:name:660:7", 7),
         ("unix:name:660:lockfile=0:backlog=7", 7),
     ],
@@ -83,7 +86,9 @@ def test_as_many_clients_may_wait_as_the_string_says_by_name_or_by_place(
     assert asked == [backlog]
 
 
-@pytest.mark.parametrize("given", ["tcp:0:interface=::1", "tcp:0:interface=[::1]"])
+@pytest.mark.parametrize(
+    "given", ["tcp:0:interface=::1", "tcp:0:interface=[::1]", "unix:name:660:7:\\"]
+)
 def test_an_address_that_is_typed_as_everywhere_else_is_told_how_to_write_it(given: str) -> None:
     with pytest.raises(BadValue, match=r"with \\: for each colon in a value$"):
         listener_of_string(installed, given)

@@ -18,7 +18,7 @@ from uppercase.core.values import printable
 
 _STYLE: Final = """
 :root{color-scheme:light dark;font:16px/1.5 system-ui,sans-serif}
-body{max-width:62rem;margin:2rem auto;padding:0 1rem}
+body{max-width:62rem;margin:2rem auto;padding:0 1rem;overflow-wrap:anywhere}
 table{border-collapse:collapse;width:100%}
 td,th{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #8888}
 td:nth-child(2){white-space:nowrap}.fail td:first-child{font-weight:bold}

@@ -372,11 +372,19 @@ def split_escaped(text: str, separator: str = ":") -> list[str]:
     return fields
 
 
-def has_argument(description: str, name: str, place: int) -> bool:
-    """Return whether an endpoint string has an argument, by its name or by its place, from 1."""
-    fields = split_escaped(description)[1:]
-    named = [field.partition("=")[0] for field in fields if "=" in field]
-    return name in named or len(fields) - len(named) >= place
+_PLACES: Final = {
+    "tcp": ("port", "interface", "backlog"),
+    "tcp6": ("port", "backlog", "interface"),
+    "unix": ("address", "mode", "backlog"),
+}
+"""The arguments of Twisted's endpoint strings by their places."""
+
+
+def has_argument(description: str, name: str) -> bool:
+    """Return whether an endpoint string of `_PLACES` has an argument, by its name or its place."""
+    kind, *fields = split_escaped(description)
+    named = [pair[0] for field in fields if len(pair := split_escaped(field, "=")) > 1]
+    return name in (*named, *_PLACES[kind][: len(fields) - len(named)])
 
 
 def unescape(field: str, only: str = "") -> str:

@@ -89,7 +89,7 @@ class Scan:
             file = files.get(dropin.moduleName, dropin.moduleName)
             for label, candidate in _candidates(dropin):
                 self._take(label, candidate, file)
-        if thorough:
+        if thorough and dropins:
             self._find_hidden_files()
             theirs = drop_ins_of_twisted()
             known = {each.moduleName: {p.name for p in each.plugins} for each in dropins.values()}
@@ -292,6 +292,9 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
     try:
         silent = {"log_level": LogLevel.debug, "log_format": ""}
         dropins = log.callWithContext(silent, getCache, twisted.plugins)
+    except (Exception, SystemExit) as error:
+        # It gives up at an object that fails when it is asked whether it is a plugin.
+        return {}, [*failures, error]
     finally:
         globalLogPublisher.removeObserver(observe)
     return dropins, failures

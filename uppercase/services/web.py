@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 def on_loopback(description: str) -> str:
     """Return an endpoint string that is not open to other machines unless it says so."""
-    kind, _, rest = description.partition(":")
     if description.isdigit():
-        kind, rest = "tcp", description
-    if kind in ("tcp", "tcp6") and rest and not has_argument(description, "interface", 2):
+        description = f"tcp:{description}"
+    kind, _, rest = description.partition(":")
+    if kind in ("tcp", "tcp6") and rest and not has_argument(description, "interface"):
         loopback = "127.0.0.1" if kind == "tcp" else r"\:\:1"
-        return f"{kind}:{rest}:interface={loopback}"
+        description = f"{description}:interface={loopback}"
     return description
 
 

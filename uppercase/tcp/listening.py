@@ -347,7 +347,7 @@ def listener_of_string(
         context = server_context(
             key, keys.get("certKey", key), keys.get("extraCertChain"), keys.get("dhParameters")
         )
-    if plain.startswith(_OURS[:3]) and not has_argument(plain, "backlog", 3):
+    if plain.startswith(_OURS[:3]) and not has_argument(plain, "backlog"):
         plain = f"{plain}:backlog={BACKLOG}"
     if reactor is None:
         inherited: Any = None
@@ -358,8 +358,7 @@ def listener_of_string(
     ours = plain.startswith(_OURS)
     try:
         endpoint: IStreamServerEndpoint = serverFromString(OPENER if ours else reactor, plain)
-    # What the parsers of endpoint strings raise for bad ones, systemd's the last two.
-    except (ValueError, TypeError, OSError, ImportError, LookupError, AttributeError) as error:
+    except Exception as error:  # The parsers of endpoint strings may raise anything for bad ones.
         raise _bad_description(description, kind, error) from error
     if ours:
         endpoint = SocketEndpoint(reactor, partial(open_endpoint, description, endpoint))

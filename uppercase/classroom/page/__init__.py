@@ -388,7 +388,7 @@ def _code_of(address: str) -> bytes:
     import segno
 
     picture = io.BytesIO()
-    segno.make(address, micro=False).save(picture, kind="svg", scale=4, border=3, light="#fff")
+    segno.make(address, micro=False).save(picture, kind="svg", scale=4, light="#fff")
     return picture.getvalue()
 
 

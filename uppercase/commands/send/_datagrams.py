@@ -93,10 +93,13 @@ class Messages:
                     data = await source.read()
                     for message, trailer in framer.feed(data) if data else framer.finish():
                         await places.acquire()
+                        if over:  # A message failed at once, as where no socket can be opened.
+                            return
                         under_way.put((Deferred.fromCoroutine(self.ask(message)), trailer))
             finally:
                 under_way.put(None)
 
+        over = False
         feeding = Deferred.fromCoroutine(feed())
         number = 0
         try:
@@ -107,6 +110,7 @@ class Messages:
                 places.release()
             await feeding
         finally:
+            over = True
             left: list[Deferred[Any]] = [entry[0] for entry in under_way.pending if entry]
             for waiting in (feeding, *left):
                 waiting.addErrback(lambda failure: None)
