@@ -250,6 +250,7 @@ function showTimeline() {
 }
 
 function showNothing() {
+  if (page.only) return say("nothing", "None of its arrows is among the last, which are kept.");
   const [, protocol, place] = (service().addresses[0] ?? "").match(/^(\S+) (.*)$/) ?? [];
   const option = { UDP: "-u ", TLS: "--tls ", UNIX: "--unix " }[protocol] ?? "";
   const code = element("code", "", `uppercase send ${option}${place ?? ""}`);
