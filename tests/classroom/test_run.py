@@ -1,5 +1,6 @@
 """`uppercase run` and `--record`, as a student and a teacher use them: real programs."""
 
+import json
 import shlex
 import signal
 import socket
@@ -202,6 +203,20 @@ def test_a_service_records_and_the_command_draws(service: str, tmp_path: Path) -
         assert "which another service writes; name another file" in other.stderr
     assert drawn.status == 0
     assert '-- "hello' in drawn.stdout.decode() or '1 "hello' in drawn.stdout.decode()
+
+
+def test_a_record_is_as_large_as_its_options_say(tmp_path: Path) -> None:
+    """The service goes on, and says that the record does not."""
+    path = tmp_path / "class.jsonl"
+    options = (f"--record={path}", "--record-bytes=0", "--record-limit=1k")
+    with Server("uppercase-udp", "--port=0", *options) as server:
+        words = ["send", "-u", f"127.0.0.1:{server.port}"]
+        assert run_process(*words, data=b"hello\n" * 20).status == 0
+        server.wait_for_log("the record ends here: it is as large as it may be (--record-limit)")
+    text = path.read_text()
+    assert 500 < len(text) <= 1024
+    rows = [json.loads(line) for line in text.splitlines()[1:]]
+    assert {(row["data"], row["size"]) for row in rows} == {("", 5)}
 
 
 def test_a_record_that_cannot_be_written_is_one_sentence() -> None:

@@ -19,7 +19,7 @@ from tests.commands.command import Outcome, command_line, environment, run_proce
 from tests.costs import here
 from uppercase.__main__ import main
 from uppercase.client.target import ENVIRONMENT
-from uppercase.commands import MEANINGS, die_of
+from uppercase.commands import MEANINGS, die_of, signals
 from uppercase.commands.group import group
 from uppercase.commands.send import send
 
@@ -256,6 +256,18 @@ def test_ctrl_c_is_quiet_even_while_the_command_loads() -> None:
         [sys.executable, "-c", interrupt], env=environment(), capture_output=True, check=False
     )
     assert (process.returncode, process.stderr) == (-signal.SIGINT, b"")
+
+
+def test_a_second_ctrl_c_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr("uppercase.commands.die_of", said.append)
+    before = signal.getsignal(signal.SIGINT)
+    with signals(lambda: said.append("stop"), lambda: said.append("look")):
+        signal.raise_signal(signal.SIGQUIT)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert said == ["look", "stop", signal.SIGINT]
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_full_disk_is_one_sentence() -> None:

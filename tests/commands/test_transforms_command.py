@@ -704,7 +704,7 @@ def test_new_leaves_no_half_project_that_would_be_in_the_way(
 ) -> None:
     """The disk is full, then there is room."""
     with monkeypatch.context() as full:
-        full.setitem(_FILES, "a" * 999, None)
+        full.setitem(_FILES, "a" * 999, "LICENSE")
         made = within("new", "rot47")
     assert made.status == 2
     assert made.stderr == "uppercase: cannot write the folder 'rot47': File name too long\n"

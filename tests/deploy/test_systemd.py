@@ -61,6 +61,18 @@ def test_the_units_are_right_and_expose_little(units: list[str]) -> None:
     assert float(level[1]) < 2.0
 
 
+def test_the_service_is_bounded_and_confined() -> None:
+    """Also by what systemd's rating does not look at."""
+    values = {
+        "Type": "notify",
+        "MemoryMax": "1G",
+        "DynamicUser": "yes",
+        "ProtectSystem": "strict",
+        "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+    }
+    assert {key: setting("uppercase.service", key) for key in values} == values
+
+
 def test_the_times_of_unit_and_service_agree() -> None:
     """systemd waits for longer than the service takes at the most: the drain time and 5 s."""
     from uppercase.limits import DRAIN

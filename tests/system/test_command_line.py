@@ -169,8 +169,10 @@ def test_the_help_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_twist_says_the_same_on_its_own_stream() -> None:
-    said = refused("uppercase-tcp", "-t", "uppercsae", runner="twist")
-    assert said == (
+    command = [tool("twist"), "uppercase-tcp", "-t", "uppercsae"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (64, "")
+    assert done.stderr == (
         "twist uppercase-tcp: no transform named 'uppercsae'; did you mean 'uppercase'?\n"
         "try 'twist uppercase-tcp --help'\n"
     )

@@ -122,6 +122,21 @@ def test_letters_and_defaults_are_those_that_scripts_rely_on(module: Any) -> Non
     assert given.services[0].settings == left.services[0].settings
 
 
+@pytest.mark.parametrize("module", [tcp, udp])
+def test_zero_workers_are_one_for_each_processor(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the help says what each has of the limits."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    options = module.Options()
+    options.parseOptions(["--workers=0"])
+    (supervisor,) = options.service
+    assert supervisor.workers == 3
+    text = options.rows["workers"].text
+    assert "--max-connections and --max-per-address are shared among them" in text
+    assert "each has UDP's --rate for itself" in text
+
+
 def test_a_record_keeps_and_holds_what_the_help_says() -> None:
     rows = udp.Options.rows
     for name, used in (("record-bytes", RECORD_BYTES), ("record-limit", RECORD_LIMIT)):

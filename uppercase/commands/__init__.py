@@ -48,13 +48,9 @@ def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None
 
     A second Ctrl-C ends the process at once, as if nobody had caught it.
     """
-    asked = False
 
     def interrupted(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            die_of(signal.SIGINT)
-        asked = True
+        signal.signal(signal.SIGINT, lambda number, frame: die_of(signal.SIGINT))
         stop()
 
     handlers: dict[int, Any] = {signal.SIGINT: interrupted}

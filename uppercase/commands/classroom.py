@@ -166,7 +166,7 @@ def run(
     from uppercase.classroom.record import look_for_writer
     from uppercase.classroom.timeline import Timeline, draw_text
 
-    _look_for_room(timeline, record)
+    _refuse_unwritable(timeline, record)
     if record is not None:
         look_for_writer(record)
     service = ObservedService(
@@ -248,7 +248,7 @@ def _leave_nobody_behind() -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _look_for_room(*files: Path | None) -> None:
+def _refuse_unwritable(*files: Path | None) -> None:
     """Refuse files that could not be written in the end; what a program did is not repeated."""
     for file in files:
         if file is not None and not file.parent.is_dir():
@@ -338,7 +338,7 @@ def grade(
         return _list()
     if exercise is None or not command:
         raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
-    _look_for_room(junit, gradescope)
+    _refuse_unwritable(junit, gradescope)
     wanted = find_exercise(exercise)
     marks: list[Mark] = []
     _leave_nobody_behind()

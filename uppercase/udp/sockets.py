@@ -43,7 +43,6 @@ Opener = Callable[[int], list[socket.socket]]
 """Opens an address for a number of processes to serve: a socket for each, or one for all."""
 
 _EVERYWHERE: Final = "0.0.0.0"
-_BACKSLASH: Final = "\\"
 
 _SO_MEMINFO: Final = 55  # since Linux 4.12; on all of its architectures but two
 _MEMINFO: Final = struct.Struct("@9I")
@@ -160,7 +159,7 @@ def opener_of_string(description: str) -> Opener:
 
 def _fields(description: str) -> list[tuple[str, str]]:
     """Split at colons into (name, value); the name is "" where none is given."""
-    backslashes = len(description) - len(description.rstrip(_BACKSLASH))
+    backslashes = len(description) - len(description.rstrip("\\"))
     if backslashes % 2:
         raise BadValue(f"got {description!r}; nothing follows its last backslash")
     fields = []
@@ -226,8 +225,7 @@ def ask_receive_buffer(sock: socket.socket, size: int) -> None:
 
 
 def receive_buffer(sock: socket.socket) -> int:
-    """Return how many bytes the kernel has granted, by the count in which one asks."""
-    # Linux doubles it for its own records.
+    """Return how many bytes the kernel has granted; Linux doubles them for its own records."""
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >> (sys.platform == "linux")
 
 
@@ -237,13 +235,11 @@ def kernel_drops(sock: socket.socket) -> int | None:
     Linux counts them per socket, as the `drops` of /proc/net/udp, and tells the owner by
     SO_MEMINFO.
     """
-    if sys.platform != "linux":
-        return None
-    try:
-        counters = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
-    except OSError:
-        return None
-    return int(_MEMINFO.unpack(counters)[_MEMINFO_DROPS])
+    if sys.platform == "linux":
+        with suppress(OSError):
+            counters = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+            return int(_MEMINFO.unpack(counters)[_MEMINFO_DROPS])
+    return None
 
 
 # Where a datagram was sent to, and sending from there

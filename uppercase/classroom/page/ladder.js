@@ -52,6 +52,17 @@ function rowsOf(arrows) {
   return rows;
 }
 
+/** Take what is drawn under no key of these off the page. */
+function keepOnly(table, keys) {
+  const known = new Set(keys);
+  for (const [key, drawn] of table) {
+    if (!known.has(key)) {
+      drawn.remove();
+      table.delete(key);
+    }
+  }
+}
+
 export class Ladder {
   constructor(list, picture) {
     this.list = list;
@@ -72,13 +83,7 @@ export class Ladder {
   draw(arrows, began, about) {
     const latest = arrows.slice(-ROWS);
     const wanted = rowsOf(latest);
-    const known = new Set(wanted.map((row) => row.key));
-    for (const [key, item] of this.rows) {
-      if (!known.has(key)) {
-        item.remove();
-        this.rows.delete(key);
-      }
-    }
+    keepOnly(this.rows, wanted.map((row) => row.key));
     let place = this.list.firstElementChild;
     for (const row of wanted) {
       let item = this.rows.get(row.key);
@@ -149,13 +154,7 @@ export class Ladder {
       set(life, { x1: side * width, x2: side * width, y1: 0, y2: bottom + 8 });
     });
     const drawn = arrows.filter((arrow) => arrow.way);
-    const known = new Set(drawn.map((arrow) => arrow.serial));
-    for (const [serial, group] of this.groups) {
-      if (!known.has(serial)) {
-        group.remove();
-        this.groups.delete(serial);
-      }
-    }
+    keepOnly(this.groups, drawn.map((arrow) => arrow.serial));
     for (const arrow of drawn) this.drawArrow(arrow, middles, width);
   }
 

@@ -162,15 +162,12 @@ function showServices() {
 }
 
 function showFacts() {
+  const lab = service().lab.map(([name, value]) => `${name} ${value.replaceAll("both:", "both ways ")}`);
   const facts = [
     [service().protocol, [service().addresses.map((each) => each.replace(/^\S+ /, "")).join(", ")]],
     ["transform", [service().transform]],
+    ["lab", lab.length ? lab : ["off"]],
   ];
-  if (service().lab.length) {
-    facts.push(["lab", service().lab.map(([name, value]) => `${name} ${value.replaceAll("both:", "both ways ")}`)]);
-  } else {
-    facts.push(["lab", ["off"]]);
-  }
   at("facts").replaceChildren(
     ...facts.map(([name, values]) => {
       const group = element("div");

@@ -67,7 +67,6 @@ class StreamLoad(_Load):
         self._answered = 0
         self._sent = 0  # bytes
         self._taken = 0  # bytes
-        self._came_at = 0.0
         self._last_wrong = -1
 
     def offer(self, number: int, planned: float) -> None:
@@ -102,7 +101,7 @@ class StreamLoad(_Load):
             return 0
         except OSError as error:
             raise self._end(error) from error
-        now = self._came_at = self.clock()
+        now = self.clock()
         if not size:
             raise self._end(None)
         got, workload = self._buffer[:size], self.workload
@@ -117,14 +116,13 @@ class StreamLoad(_Load):
         return self._settle(reached, now)
 
     def abandon(self) -> None:
-        """Count everything that is still awaited as lost, but half a reply as a wrong one.
+        """Count everything that is still awaited as lost, but a reply without its end as wrong.
 
-        Unless more of it may be on its way, as a slow network brings it.
+        Of what lacks more, the rest is on its way, as a slow or lossy network brings it.
         """
         self.counts.lost += self._offered - self._answered
         reply, left = self.workload.next_reply(self._taken)
-        goes_on = left > 1 and self.clock() - self._came_at < self.plan.timeout / 2
-        if left < len(reply) and self._answered < self._offered and not goes_on:
+        if left == 1 < len(reply) and self._answered < self._offered:
             self.counts.note_wrong(reply[:-left], reply)
             self.counts.answered += 1
             self.counts.lost -= 1

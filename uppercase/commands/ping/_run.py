@@ -128,7 +128,7 @@ class Run(ABC):
         return self.display.started + next(self.times, inf)
 
     def _expire(self, now: float) -> None:
-        """Report the probes lost by now; half a reply is a wrong one, not a lost one."""
+        """Report the probes lost by now; what begins no reply is a wrong one, not a lost one."""
         if self.tracker.next_expiry <= now:
             half = self.stuck()
             if half:
@@ -186,7 +186,7 @@ class StreamRun(Run):
     async def open(self) -> None:
         """Open the connection that all probes share for as long as the server keeps it."""
         self.display.connections += 1
-        shared = Lines(self.target, self.received)
+        shared = Lines(self.target, self.received, 1)
         self._shared: Lines | None = shared
         await open_connection(self.target, shared, self.reactor)
         self._peer = at_peer(self.target, shared.transport.getPeer())
@@ -203,7 +203,7 @@ class StreamRun(Run):
         if len(self._alone) >= CONNECTIONS:
             self._give_up(next(iter(self._alone)))
         self.display.connections += 1
-        lines = Lines(self.target, self.received)
+        lines = Lines(self.target, self.received, self.tracker.totals.transmitted)
         self._alone[lines] = Deferred.fromCoroutine(self._ask_alone(lines, probe))
         self._alone[lines].addBoth(lambda _: self._forget(lines))
 
@@ -265,18 +265,19 @@ class StreamRun(Run):
 class Lines(Reader):
     """Whole lines in and out on one connection: `deliver` is called with each that comes.
 
+    The replies are those to the probes from number `first` on.
     `over` fires when no more will come: with None if the server just closed, else with the error.
     """
 
-    def __init__(self, target: Target, deliver: Callable[[bytes], None]) -> None:
+    def __init__(self, target: Target, deliver: Callable[[bytes], None], first: int) -> None:
         super().__init__()
         self.deliver = deliver
         self.sent = 0
         self.replies = 0
         self._target = target
+        self._first = first
         self._incoming = bytearray()
         self._waiting = 0
-        self._came_at = 0.0
         self.over = Deferred.fromCoroutine(self._listen())
 
     @property
@@ -295,13 +296,9 @@ class Lines(Reader):
                 f"{self._target} has stopped reading: {self._waiting} bytes wait to be sent"
             )
 
-    def dataReceived(self, data: bytes) -> None:
-        self._came_at = monotonic()
-        super().dataReceived(data)
-
     def stuck(self, tracker: Tracker) -> bytes:
-        """Take out what has come of a line, unless more of it may be on its way."""
-        goes_on = tracker.may_go_on(len(self._incoming), monotonic() - self._came_at)
+        """Take out what has come of a line, unless its rest is on its way."""
+        goes_on = tracker.begins(self._first + self.replies, bytes(self._incoming))
         return b"" if goes_on else self.incomplete()
 
     def incomplete(self) -> bytes:
@@ -338,9 +335,10 @@ class Lines(Reader):
         """Deliver the lines; the rest counts as one if it is too long, or the last."""
         while data := await self.came.get():
             *lines, rest = (self.incomplete() + data).split(b"\n")
-            self._incoming += rest
             for line in lines:
                 self._tell(line + b"\n")
+            # Invariant: what has come is of the reply after those that were told.
+            self._incoming += rest
             if len(rest) > LONGEST_LINE:
                 self._tell(self.incomplete())
         if self._incoming:

@@ -273,13 +273,14 @@ class Tracker:
             self.totals.rtt.record(rtt)
         return Finding(verdict, probe.seq, len(reply), rtt, reordered)
 
-    def may_go_on(self, length: int, silence: float) -> bool:
-        """Return whether so much of a stream's reply is a beginning, so long after it came.
+    def begins(self, seq: int, part: bytes) -> bool:
+        """Return whether a probe's correct reply begins so, and lacks more than its ending.
 
-        A slow network brings it in pieces; one that lacks its ending alone is a wrong one.
+        A slow or lossy network brings a stream's reply in pieces.
         """
-        whole = len(self._probes.reply(1)) - len(self._probes.ending)
-        return length < whole and silence < self._timeout / 2
+        probe = self._known.get(seq)
+        whole = b"" if probe is None else probe.expected.removesuffix(self._probes.ending)
+        return len(part) < len(whole) and whole.startswith(part)
 
     def expire(self, now: float) -> list[Finding]:
         lost = []

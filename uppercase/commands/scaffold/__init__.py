@@ -35,7 +35,7 @@ _TAKEN: Final = {
 
 _FILES: Final = {
     "$module/__init__.py": "$kind.py",
-    "$module/py.typed": None,
+    "$module/py.typed": "py.typed",
     "tests/test_$function.py": "test_$kind.py",
     "pyproject.toml": "pyproject.toml",
     "README.md": "README.md",
@@ -43,7 +43,7 @@ _FILES: Final = {
     ".github/workflows/test.yml": "test.yml",
     ".gitignore": "gitignore",
 }
-"""The files of a project, and the template of each; without one, a file is empty."""
+"""The files of a project, and the template of each."""
 
 
 def write_project(name: str, *, is_async: bool = False, stream: bool = False) -> list[str]:
@@ -71,10 +71,8 @@ def write_project(name: str, *, is_async: bool = False, stream: bool = False) ->
             for path, template in _FILES.items():
                 file = root / Template(path).substitute(values)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                text = ""
-                if template is not None:
-                    source = files(__name__) / f"{Template(template).substitute(values)}.in"
-                    text = Template(source.read_text("utf-8")).substitute(values)
+                source = files(__name__) / f"{Template(template).substitute(values)}.in"
+                text = Template(source.read_text("utf-8")).substitute(values)
                 file.write_text(text, encoding="utf-8")
                 written.append(str(file))
             incomplete.pop_all()

@@ -323,6 +323,8 @@ class Filter(ClientProtocol):
 class _Patient(Reader):
     """A connection that is not read while much has come that nobody has taken."""
 
+    has_answered = False
+
     def dataReceived(self, data: bytes) -> None:
         super().dataReceived(data)
         if len(self.came.pending) > _MOST_UNASKED:
@@ -345,14 +347,12 @@ class LineConversation:
         self._target = target
         self._timeout = timeout
         self._connection = _Patient()
-        self._fresh = True
 
     async def connect(self) -> None:
         """Connect to the server, for the first time or again; see `open_connection`."""
         self.close()
         self._connection = _Patient()
         await open_connection(self._target, self._connection, self._reactor)
-        self._fresh = True
 
     async def ask(self, line: bytes) -> bytes:
         """Send a line, with a newline, and return what the server replies.
@@ -363,7 +363,7 @@ class LineConversation:
         if self._connection.reason is not None:
             await self.connect()
         reply = await self._exchange(line)
-        if not reply and not self._fresh:
+        if not reply and self._connection.has_answered:
             # It closed just when we sent: not this line's fault.
             await self.connect()
             reply = await self._exchange(line)
@@ -371,7 +371,7 @@ class LineConversation:
             raise NetworkError(
                 f"{self._target} closed the connection without a reply; its log may say why"
             )
-        self._fresh = False
+        self._connection.has_answered = True
         return late + reply
 
     def close(self) -> None:
