@@ -342,6 +342,11 @@ def listener_of_string(
             f"got {description!r}, but any client could send a PROXY header there; name the "
             f"proxies instead: --listen={rest} --proxy-from=ADDRESS,..."
         )
+    if kind == "stdio":
+        raise BadValue(
+            f"got {description!r}, where nobody can connect; to answer standard input no server is "
+            "needed: uppercase transforms try NAME"
+        )
     context = None
     plain = description
     if kind in ("tls", "ssl"):
