@@ -11,6 +11,7 @@ import threading
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor
@@ -37,7 +38,16 @@ from uppercase.services._stopping import STOP_GRACE
 from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import share
 from uppercase.services.supervisor import Generation, Supervisor
-from uppercase.services.worker import _DUMP, REPORTS, Assignment, State, Worker, _inherit, report
+from uppercase.services.worker import (
+    _DUMP,
+    REPORTS,
+    Assignment,
+    State,
+    Worker,
+    _Commands,
+    _inherit,
+    report,
+)
 
 
 def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
@@ -122,6 +132,17 @@ def test_a_worker_whose_supervisor_is_gone_ends_before_it_imports_anything_large
     assert done.returncode == 1
     assert b"ctypes" in done.stderr
     assert b"twisted" not in done.stderr
+
+
+def test_a_worker_ends_when_its_supervisors_pipe_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system kills nobody for a parent's death."""
+    reading, writing = os.pipe()
+    monkeypatch.setattr("uppercase.services.worker.COMMANDS", reading)
+    monkeypatch.setattr(os, "_exit", mock.Mock(side_effect=SystemExit))
+    os.close(writing)
+    with pytest.raises(SystemExit):
+        _Commands(reactor, []).doRead()
+    os.close(reading)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
