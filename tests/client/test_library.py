@@ -529,6 +529,9 @@ async def test_tcp_trouble_has_its_name() -> None:
         await ask(target_of(server), b"hello", timeout=0.1)
     with tcp_server(reset) as server, pytest.raises(NetworkError, match="broke"):
         await ask(target_of(server), b"hello")
+    # Such as one that refuses us before TLS is agreed on.
+    with tcp_server(reset) as server, pytest.raises(NetworkError, match=r"TLS .* broke the conn"):
+        await ask(target_of(server, tls=TLS()), b"hello")
     with pytest.raises(UserError, match="half-close"):
         await exchange(Target(tls=TLS()), b"hello")
 

@@ -103,9 +103,11 @@ async def test_what_was_opened_for_workers_is_watched_until_it_is_closed(
     assert said[1:] == ["UDP: datagrams that the system dropped: 1 more since the last line"]
 
 
-def test_what_has_no_socket_to_share_is_not_for_workers() -> None:
-    service = tcp_service(TCPSettings(listen=["stdio:"]))
-    with pytest.raises(CannotListen, match="cannot share stdio: among workers: only tcp:,"):
+def test_what_has_no_socket_to_share_is_not_for_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as where a third party's endpoint listens."""
+    monkeypatch.setattr("twisted.internet.endpoints.serverFromString", lambda *_: object())
+    service = tcp_service(TCPSettings(listen=["third:party"]))
+    with pytest.raises(CannotListen, match="cannot share third:party among workers: only tcp:,"):
         service.open_sockets(2)
 
 

@@ -193,6 +193,18 @@ def test_a_port_in_use_is_said_and_nothing_is_left_running(service: str, runner:
     assert f"cannot listen on {name} 127.0.0.1:{port}: another program does already" in said
 
 
+def test_whoever_starts_a_daemon_is_told_why_it_has_ended(tmp_path: Path) -> None:
+    """Twisted shows a hundred bytes of that, and the log has all."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        places = [f"--pidfile={tmp_path}/pid", f"--logfile={tmp_path}/log"]
+        status, said = ended([tool("twistd"), *places, "uppercase-tcp", f"--port={port}"])
+    why = f"cannot listen on TCP 127.0.0.1:{port}: another program does already; stop it"
+    assert (status, why in said) == (1, True), said
+    assert f"{why}, wait a minute" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "pid").exists()
+
+
 def test_an_address_of_another_machine_is_said() -> None:
     said = refused("uppercase-tcp", "--port=0", "--interface=192.0.2.1")
     assert "cannot listen on TCP 192.0.2.1:0: this machine has no such address" in said

@@ -121,6 +121,7 @@ def test_a_header_without_the_option_is_input_like_any_other() -> None:
     ("arguments", "sentence"),
     [
         (["--listen=haproxy:tcp:0"], "--listen=tcp:0 --proxy-from=ADDRESS"),
+        (["--listen=stdio:"], "no server is needed: uppercase transforms try NAME"),
         (["--proxy-from=example.org"], "accepted are IP addresses and networks"),
         (["--handshake-timeout=0"], "a time-out is longer than 0"),
     ],

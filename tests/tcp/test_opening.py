@@ -172,9 +172,17 @@ async def test_a_socket_of_systemds_that_does_not_listen_is_one_sentence(
             await listen("systemd:domain=UNIX:name=web")
 
 
-async def test_a_unix_socket_without_a_path_is_said_to_have_none() -> None:
-    with pytest.raises(CannotListen, match="its path is missing, as in unix:/run/name"):
-        await listen("unix:")
+@pytest.mark.parametrize(
+    ("description", "why"),
+    [
+        ("unix:", "its path is missing, as in unix:/run/name"),
+        (f"unix:/{'x' * 108}", "its path is too long for the system; choose a shorter one"),
+        ("tcp:0:backlog=99999999999", "and a backlog one of 31 bits"),
+    ],
+)
+async def test_what_no_system_takes_is_said(description: str, why: str) -> None:
+    with pytest.raises(CannotListen, match=why):
+        await listen(description)
 
 
 def test_a_lock_that_somebody_has_leaves_no_socket_open(tmp_path: Path) -> None:

@@ -263,7 +263,9 @@ async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> Non
         tls.abortConnection()
         raise explain(TimeoutError(), server, CONNECT_TIMEOUT) from error
     except Exception as error:
-        raise explain_loss(server, error) from error
+        # Nothing was sent that could have been cut short.
+        lost = error if isinstance(error, ssl.SSLError) else ConnectionResetError()
+        raise explain(lost, server) from error
 
 
 def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientEndpoint:

@@ -215,6 +215,8 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
             why = "this machine has no such address; choose another --interface"
         case errno.EINVAL if address.startswith("[fe80:") and "%" not in address:
             why = "a link-local address needs its interface, as in fe80::1%eth0"
+        case None if protocol == "UNIX":  # No system call has seen it.
+            why = "its path is too long for the system; choose a shorter one"
         case _:
             why = error.strerror or str(error)
     return CannotListen(got + why)
@@ -380,11 +382,12 @@ _PLACES: Final = {
 """The arguments of Twisted's endpoint strings by their places."""
 
 
-def has_argument(description: str, name: str) -> bool:
-    """Return whether an endpoint string of `_PLACES` has an argument, by its name or its place."""
+def lacks_argument(description: str, name: str) -> bool:
+    """Return whether an endpoint string may have an argument, by its name or place, and has not."""
     kind, *fields = split_escaped(description)
     named = [pair[0] for field in fields if len(pair := split_escaped(field, "=")) > 1]
-    return name in (*named, *_PLACES[kind][: len(fields) - len(named)])
+    left = _PLACES.get(kind, ())[len(fields) - len(named) :]
+    return name in left and name not in named
 
 
 def unescape(field: str, only: str = "") -> str:

@@ -41,6 +41,9 @@ class CannotStart(SystemExit, Exception):
     `Exception`, so that twistd notices, removes its pid file and tells the parent of a daemon.
     """
 
+    # Whoever starts a daemon is shown a hundred bytes, which begin with this.
+    __module__ = "builtins"
+
     def __init__(self, sentence: str) -> None:
         super().__init__(printable(sentence))
 

@@ -194,6 +194,7 @@ class TransformService(Service, ABC):
     Attributes:
         clock: by what it decides.
         label: what the ready line calls the chain.
+        say: writes a line about this service into the log.
         listen_places: what `--listen` binds, a string each, without what is served there.
         opened: what `open_sockets` has opened; with `Settings.inherits`, what another process has,
             which announces it too.
@@ -221,6 +222,7 @@ class TransformService(Service, ABC):
         self.opened: list[OpenPlace] = []
         self.hands_over = False
         self._log_observer = LogObserver(self.protocol, reactor, log_peers=settings.log_peers)
+        self.say = self._log_observer.say
         self.chain = Pipeline(
             stages, settings.max_output, lambda *call: self.notify(SlowCall(*call))
         )
@@ -390,7 +392,7 @@ class TransformService(Service, ABC):
         self._log_observer.stop()
         counts = self.counts()
         total = ", ".join(f"{name} {count}" for name, count in counts.items()) or "no connections"
-        self._log_observer.line(LogLevel.info, f"in total: {total}", event="summary", counts=counts)
+        self.say(f"in total: {total}", event="summary", counts=counts)
         stopping, self._stopping = self._stopping, None
         assert stopping is not None
         stopping.callback(result)
@@ -421,14 +423,9 @@ class TransformService(Service, ABC):
     def served(self) -> list[str]:
         """Return what is being served, each as the ready line names it."""
 
-    def say(self, text: str, level: Any = LogLevel.info) -> None:
-        """Write a line about this service into the log."""
-        self._log_observer.line(level, text)
-
     def say_ready(self, address: str) -> None:
         """Say that an address is being served: the only line that a script needs."""
-        self._log_observer.line(
-            LogLevel.info,
+        self.say(
             f"The server is ready to receive: {address} ({self.label})",
             named=False,
             event="ready",

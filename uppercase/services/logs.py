@@ -292,9 +292,11 @@ class LogObserver:
         if count := self._held.pop(kind, 0):
             like = printable(kind, _LOG_TEXT)
             text = f"{like}: {count} more since the last line"
-            self.line(LogLevel.warn, text, event="more", like=like, count=count)
+            self.say(text, LogLevel.warn, event="more", like=like, count=count)
 
-    def line(self, level: Any, text: str, *, named: bool = True, **facts: Any) -> None:
+    def say(
+        self, text: str, level: Any = LogLevel.info, /, *, named: bool = True, **facts: Any
+    ) -> None:
         """Write a line about this service: a sentence for people, and facts for programs.
 
         It begins with the service's name, unless scripts look for it as it is.
@@ -317,9 +319,9 @@ class LogObserver:
         elif not in_class and (warning := _warning(event)):
             kind, text = warning
             if self._allows(kind, LOG_INTERVAL):
-                self.line(LogLevel.warn, printable(text, _LOG_TEXT), **facts_of(event))
+                self.say(printable(text, _LOG_TEXT), LogLevel.warn, **facts_of(event))
         elif self._log_peers and (text := _peer_line(event)):
-            self.line(LogLevel.info, printable(text, _LOG_TEXT), **facts_of(event))
+            self.say(printable(text, _LOG_TEXT), **facts_of(event))
 
     def observer_failed(self, observer: object, error: Exception) -> None:
         """Log what another observer has raised about an event."""
@@ -330,7 +332,7 @@ class LogObserver:
     def _raised(self, kind: str, who: str, trace: TracebackException, **facts: Any) -> None:
         if self._allows(kind, _TRACEBACK_INTERVAL):
             lines = "\n".join(_traceback_lines(trace))
-            self.line(LogLevel.error, f"{who} raised:\n{lines}", **facts)
+            self.say(f"{who} raised:\n{lines}", LogLevel.error, **facts)
 
 
 def _traceback_lines(trace: TracebackException) -> list[str]:

@@ -23,7 +23,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from uppercase.core.guards import TokenBuckets
-from uppercase.core.values import has_argument, host_address
+from uppercase.core.values import host_address, lacks_argument
 from uppercase.errors import CannotListen, UserError, install
 from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import see_through
@@ -40,7 +40,7 @@ def on_loopback(description: str) -> str:
     if description.isdigit():
         description = f"tcp:{description}"
     kind, _, rest = description.partition(":")
-    if kind in ("tcp", "tcp6") and rest and not has_argument(description, "interface"):
+    if rest and lacks_argument(description, "interface"):
         loopback = "127.0.0.1" if kind == "tcp" else r"\:\:1"
         description = f"{description}:interface={loopback}"
     return description

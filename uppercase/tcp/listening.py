@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from uppercase.core.values import (
     DeclaredPeers,
-    has_argument,
+    lacks_argument,
     printable_address,
     split_escaped,
     unescape,
@@ -342,6 +342,11 @@ def listener_of_string(
             f"got {description!r}, but any client could send a PROXY header there; name the "
             f"proxies instead: --listen={rest} --proxy-from=ADDRESS,..."
         )
+    if kind == "stdio":
+        raise BadValue(
+            f"got {description!r}, where nobody can connect; to answer standard input no server is "
+            "needed: uppercase transforms try NAME"
+        )
     context = None
     plain = description
     if kind in ("tls", "ssl"):
@@ -352,7 +357,7 @@ def listener_of_string(
         context = server_context(
             key, keys.get("certKey", key), keys.get("extraCertChain"), keys.get("dhParameters")
         )
-    if plain.startswith(_OURS[:3]) and not has_argument(plain, "backlog"):
+    if lacks_argument(plain, "backlog"):
         plain = f"{plain}:backlog={BACKLOG}"
     listener = Listener(description, plain, proxies, context)
     if reactor is None:

@@ -48,7 +48,7 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
             skt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6 and one_family:
                 skt.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # An OverflowError says that it is no port's number: who knows what was written says so.
+            # An OverflowError says that it is no such number: who knows what was written says so.
             skt.bind((address, port, *scope))
             refuse_group(str(address))
             skt.listen(backlog)
@@ -214,7 +214,8 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
         error = error.socketError  # from an endpoint that is not ours
     if isinstance(error, OverflowError):
         return CannotListen(
-            f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}"
+            f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}, and a "
+            "backlog one of 31 bits"
         )
     why = getattr(error, "strerror", None) or error
     return CannotListen(f"cannot listen on {description}: {why}")

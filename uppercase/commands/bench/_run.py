@@ -234,7 +234,7 @@ class DatagramLoad(_Load):
         except BlockingIOError:
             pass
         except OSError as error:
-            raise explain_send(error, self.plan.target, 0) from error
+            raise explain(error, self.plan.target) from error
         counts.answered += answered
         return answered
 
