@@ -155,7 +155,16 @@ def test_a_program_that_asks_somebody_else_is_told_where_the_service_is() -> Non
     ("words", "sentence"),
     [
         (["--", "no-such-program"], "cannot run no-such-program"),
-        (["--loss", "0.3", "--", "true"], "the lab of TCP has no --loss"),
+        (
+            ["--loss", "0.3", "--seed", "7", "--", "true"],
+            "got loss, which is for UDP only; add -u",
+        ),
+        (
+            ["--lab", "udp-pinger", "--", "true"],
+            "got udp-pinger, which is for UDP only; add -u",
+        ),
+        (["-u", "--slice", "3", "--", "true"], "got slice, which is for TCP only; leave out -u"),
+        (["-u", "--lab", "satelite", "--", "true"], "did you mean 'satellite'?"),
         (["-u", "--loss", "3", "--", "true"], "--loss"),
         (["--timeline", "x.doc", "--", "true"], ".svg, .pdf"),
         (["--timeline", "no/x.svg", "--", "true"], "cannot write no/x.svg: there is no folder no"),

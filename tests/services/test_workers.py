@@ -11,6 +11,7 @@ import threading
 from itertools import count
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor
@@ -35,9 +36,19 @@ from uppercase.services import (
 )
 from uppercase.services._stopping import STOP_GRACE
 from uppercase.services._tcp import LAST_WORD, Board
-from uppercase.services.base import share
+from uppercase.services.base import OpenPlace, share
 from uppercase.services.supervisor import Generation, Supervisor
-from uppercase.services.worker import _DUMP, REPORTS, Assignment, State, Worker, _inherit, report
+from uppercase.services.worker import (
+    _DUMP,
+    REPORTS,
+    Assignment,
+    State,
+    Worker,
+    _Commands,
+    _inherit,
+    report,
+)
+from uppercase.tcp.listening import Listener
 
 
 def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
@@ -124,6 +135,17 @@ def test_a_worker_whose_supervisor_is_gone_ends_before_it_imports_anything_large
     assert done.returncode == 1
     assert b"ctypes" in done.stderr
     assert b"twisted" not in done.stderr
+
+
+def test_a_worker_ends_when_its_supervisors_pipe_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system kills nobody for a parent's death."""
+    reading, writing = os.pipe()
+    monkeypatch.setattr("uppercase.services.worker.COMMANDS", reading)
+    monkeypatch.setattr(os, "_exit", mock.Mock(side_effect=SystemExit))
+    os.close(writing)
+    with pytest.raises(SystemExit):
+        _Commands(reactor, []).doRead()
+    os.close(reading)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -236,6 +258,28 @@ def test_a_reload_does_not_serve_another_protocol_on_the_sockets() -> None:
     assignment = Assignment(0, 1, 1.0, False, "", "", [before], [[]])
     with pytest.raises(UserError, match=r"got UDP --port=7 .*, but the sockets are TCP --port=7 "):
         _inherit([udp_service(UDPSettings(port=7, inherits=True))], assignment)
+
+
+def test_a_worker_has_its_share_of_limits_and_waits_for_those_who_have_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    board = Board.make(2)
+    monkeypatch.setattr("uppercase.services.worker.BOARD", board.descriptor)
+    service = tcp_service(TCPSettings(port=7, inherits=True))
+    _inherit([service], Assignment(0, 2, 1.0, False, "", "", [service.places()], [[]]))
+    assert service.factory.admission.max_connections == 500
+    board.has_more(1, 0)
+    assert service.waits is not None
+    assert not service.waits()
+    monkeypatch.setattr(service.factory, "connections", range(5))
+    assert service.waits()
+    listens = mock.Mock(return_value=Deferred())
+    monkeypatch.setattr(Listener, "listen", listens)
+    with socket.socket() as skt:
+        service.opened = [OpenPlace("--port", [skt])]
+        service.listen()
+    assert service.waits in listens.call_args.args
+    board.close()
 
 
 def test_a_worker_has_the_time_to_end_that_one_process_has() -> None:

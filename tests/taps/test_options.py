@@ -233,6 +233,16 @@ def test_a_pid_file_that_there_is_no_room_for_is_a_sentence(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_pid_file_may_be_all_that_the_system_lets_a_service_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a profile of AppArmor's, of which the file's mode knows nothing."""
+    monkeypatch.setattr(
+        "uppercase.taps._process.TemporaryFile", mock.Mock(side_effect=PermissionError)
+    )
+    check_places({"pidfile": str(tmp_path / "twistd.pid")})
+
+
 def test_a_folder_to_run_in_may_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not so the current one after `sudo -u nobody` in the home of root."""
     with pytest.raises(UserError, match=r"got --rundir=\S*/none to run in; an existing folder"):

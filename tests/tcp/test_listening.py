@@ -3,7 +3,7 @@
 import errno
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -85,7 +85,7 @@ class Socket:
 class Served:
     """An acceptor with a port of Twisted's, and a socket that tests speak for."""
 
-    def __init__(self) -> None:
+    def __init__(self, waits: Callable[[], bool] | None = None) -> None:
         self.reactor = Reactor()
         self.told: list[OSError] = []
         self.port = Port(
@@ -93,7 +93,7 @@ class Served:
         )
         self.port.startListening()
         assert self.port in self.reactor.readers
-        self.acceptor = Acceptor(self.port, self.reactor, self.told.append)
+        self.acceptor = Acceptor(self.port, self.reactor, self.told.append, waits)
         self.acceptor.startListening()
         self.system = Socket()
         self.acceptor._socket.close()
@@ -138,6 +138,22 @@ def test_a_client_that_is_gone_before_it_is_accepted_delays_nobody(served: Serve
     assert served.system.asked == 4
     assert served.reactor.readers == {served.acceptor}
     assert not served.told
+
+
+def test_who_has_more_than_other_processes_gives_them_a_moment() -> None:
+    """Then it accepts, whatever they have; who has not more takes one client at a time."""
+    others_first = [True]
+    served = Served(lambda: others_first[0])
+    for turns in (1, 2):
+        served.reactor.turn()
+        assert (served.system.asked, served.reactor.readers) == (turns - 1, set())
+        served.reactor.advance(0.002)
+        served.reactor.turn()
+        assert (served.system.asked, served.reactor.readers) == (turns, {served.acceptor})
+    others_first[0] = False
+    served.reactor.turn()
+    assert served.system.asked == 3
+    served.close()
 
 
 def test_a_stop_leaves_no_timer() -> None:

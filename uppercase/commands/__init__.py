@@ -65,19 +65,11 @@ def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None
 
 
 def look_up(find: Callable[[Any], _T], target: Any) -> _T:
-    """Return what is found of a target's name; Ctrl-C ends the process at once meanwhile.
+    """Return what is found of a target's name, in a thread, so that Ctrl-C is seen meanwhile."""
+    from concurrent.futures import ThreadPoolExecutor
 
-    Python would see it only once the system has answered, which takes long where no server of names
-    does. The first process of a container has to wait: see `die_of`.
-    """
-    usual = signal.default_int_handler
-    if signal.getsignal(signal.SIGINT) is not usual or os.getpid() == 1:
-        return find(target)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        return find(target)
-    finally:
-        signal.signal(signal.SIGINT, usual)
+    # Here it would be seen once the system has answered: late, where no server of names does.
+    return ThreadPoolExecutor(1).submit(find, target).result()
 
 
 @contextmanager

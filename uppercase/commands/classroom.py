@@ -169,8 +169,14 @@ def run(
     _refuse_unwritable(timeline, record)
     if record is not None:
         look_for_writer(record)
+    given = _given(options)
+    of_tcp = {*labs.TCP_OPTIONS, *labs.TCP_PRESETS}
+    of_udp = {*labs.UDP_OPTIONS, *labs.UDP_PRESETS}
+    for name in sorted({*given, lab or ""} & (of_tcp - of_udp if udp else of_udp - of_tcp)):
+        fix = "TCP only; leave out" if udp else "UDP only; add"
+        raise UserError(f"got {name}, which is for {fix} -u")
     service = ObservedService(
-        udp=udp, transforms=transforms, port=port, lab=lab, options=_given(options), seed=seed
+        udp=udp, transforms=transforms, port=port, lab=lab, options=given, seed=seed
     )
     _leave_nobody_behind()
     with running(), service:

@@ -293,6 +293,8 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
                 file.write(b"%d" % os.getpid())
             return
         except OSError as error:
+            if isinstance(error, PermissionError) and os.access(folder, os.W_OK):
+                return  # AppArmor, or the like, may allow that very file only.
             why = str(error.strerror).lower()
     raise UserError(
         f"cannot write the pid file {path} ({why}); name another with --pidfile=FILE before "
