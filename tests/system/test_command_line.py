@@ -18,6 +18,7 @@ from tests.system.processes import (
     receive_exactly,
     refused,
     tool,
+    wait_until,
 )
 
 SERVICES = ["uppercase-tcp", "uppercase-udp"]
@@ -201,8 +202,9 @@ def test_whoever_starts_a_daemon_is_told_why_it_has_ended(tmp_path: Path) -> Non
         status, said = ended([tool("twistd"), *places, "uppercase-tcp", f"--port={port}"])
     why = f"cannot listen on TCP 127.0.0.1:{port}: another program does already; stop it"
     assert (status, why in said) == (1, True), said
-    assert f"{why}, wait a minute" in (tmp_path / "log").read_text()
-    assert not (tmp_path / "pid").exists()
+    # The daemon tells its parent first.
+    wait_until(lambda: f"{why}, wait a minute" in (tmp_path / "log").read_text())
+    wait_until(lambda: not (tmp_path / "pid").exists())
 
 
 def test_an_address_of_another_machine_is_said() -> None:

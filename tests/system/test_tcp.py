@@ -1,5 +1,6 @@
 """The TCP service as its users meet it: the real twistd, real sockets, real clients."""
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from tests.system.processes import Server, connect, receive_all, receive_exactly, refused, run
@@ -120,6 +122,15 @@ def test_ncat_gets_its_reply(server: Server) -> None:
 def test_socat_gets_its_reply(server: Server) -> None:
     done = run(["socat", "-t", "5", "-", f"TCP:127.0.0.1:{server.port}"], b"hello\n")
     assert done.stdout == b"HELLO\n"
+
+
+@pytest.mark.needs_program("telnet")
+def test_telnet_gets_its_reply(server: Server) -> None:
+    """In a terminal: it ends with its input, and waits for no reply."""
+    with contextlib.closing(pexpect.spawn("telnet", ["127.0.0.1", str(server.port)])) as typed:
+        typed.expect_exact("Escape character")
+        typed.sendline("hello")
+        typed.expect_exact("HELLO\r\n")
 
 
 def test_a_framed_service_answers_message_by_message() -> None:

@@ -161,9 +161,8 @@ class UDPService(base.TransformService):
                 self.notify(KernelDropped(address, (now - before) % _KERNEL_WRAPS))
 
     def _stop_watching(self) -> None:
-        if self._watch.running:
-            self._look_at_kernel()
-            self._watch.stop()
+        self._look_at_kernel()
+        self._watch.end()
 
 
 def _tell_each(settings: UDPSettings) -> bool | Callable[[int], bool]:

@@ -10,6 +10,7 @@ Python's TLS does not say which PEM file is wrong, and how. cryptography does, a
 a context is made: each fault is one sentence, before anything listens.
 """
 
+import os
 import re
 import ssl
 from collections.abc import Callable, Iterable
@@ -111,7 +112,9 @@ def server_context(
         if extra_chain is None:
             context.load_cert_chain(cert_key, private_key)
         else:
-            with TemporaryDirectory() as folder:  # It takes one file only.
+            # It takes one file only, and in a container that may be the only place for one.
+            memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+            with TemporaryDirectory(dir=memory) as folder:
                 whole = Path(folder, "chain.pem")
                 whole.write_bytes(b"\n".join(_load(path, "certificate", bytes) for path in chain))
                 context.load_cert_chain(whole, private_key)

@@ -212,12 +212,9 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
         return error
     if isinstance(error, CannotListenError):
         error = error.socketError  # from an endpoint that is not ours
-    if isinstance(error, OverflowError):
-        return CannotListen(
-            f"cannot listen on {description}: a port is a whole number from 0 to {MAX_PORT}, and a "
-            "backlog one of 31 bits"
-        )
     why = getattr(error, "strerror", None) or error
+    if isinstance(error, OverflowError):
+        why = f"a port is a whole number from 0 to {MAX_PORT}, and a backlog one of 31 bits"
     return CannotListen(f"cannot listen on {description}: {why}")
 
 
