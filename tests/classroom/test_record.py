@@ -94,6 +94,7 @@ def test_every_event_has_the_keys_that_its_schema_says() -> None:
     for line in lines:
         row = json.loads(line)
         if "record" in row:
+            assert {"record", "wall", "protocol"} == set(row)
             assert all(f"`{key}`" in page for key in row)
         else:
             word = row["event"]

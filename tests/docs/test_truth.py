@@ -14,7 +14,7 @@ from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 import uppercase.client
 from docs.pages import PICTURE, RECORD, commands, contents, draw_run, options_page, services
 from uppercase import limits
-from uppercase.classroom import captive, grade
+from uppercase.classroom import _packets, captive, grade
 from uppercase.classroom import page as pages
 from uppercase.classroom.page import _audience
 from uppercase.classroom.timeline import FOLD
@@ -243,6 +243,7 @@ _WORDS: Mapping[float, str] = {1: "a second", 2: "two", 3: "three", 5: "five", 6
                 f"{captive.LIMITS['RLIMIT_NOFILE']} open files and",
                 f"the first {captive.OUTPUT // limits.KIB} KiB are read",
                 f"late by more than {grade.STARVED} s",
+                f"127.0.0.1 or ::1, port {_packets._PORT}, and",
                 f"of each run the first {grade.DRAWN:,} events",
             ],
         ),
