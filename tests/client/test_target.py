@@ -159,14 +159,17 @@ def test_each_datagram_socket_has_a_port_of_its_own() -> None:
             assert one.getpeername()[:2] == (server.host, server.port)
 
 
-def test_no_datagram_comes_from_the_port_that_it_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("nfs", [0, 2049])
+def test_no_datagram_comes_from_the_port_that_it_goes_to(
+    nfs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server like ours takes its sender for another server, wherever a system gives that port."""
     made: list[socket.socket] = []
 
     class Socket(socket.socket):
         def getsockname(self) -> Any:
             made.append(self)
-            return ("127.0.0.1", server.port) if len(made) == 1 else super().getsockname()
+            return ("::", nfs or server.port) if len(made) == 1 else super().getsockname()
 
     with udp_server() as server:
         target = Target(server.host, server.port, udp=True)
