@@ -286,6 +286,8 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
         why = "it is a folder"
     elif owner := _running(path):
         why = f"the server with the process number {owner} has it; remove it if that is none"
+    elif os.path.exists(path) and not os.access(path, os.W_OK):
+        why = "permission denied"
     else:
         try:
             # Beside it, as another server may be about to write it.
