@@ -386,7 +386,7 @@ def lacks_argument(description: str, name: str) -> bool:
     """Return whether an endpoint string may have an argument, by its name or place, and has not."""
     kind, *fields = split_escaped(description)
     named = [pair[0] for field in fields if len(pair := split_escaped(field, "=")) > 1]
-    left = _PLACES.get(kind, ())[len(fields) - len(named) :]
+    left = _PLACES.get(kind.lower(), ())[len(fields) - len(named) :]
     return name in left and name not in named
 
 
