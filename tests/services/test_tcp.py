@@ -17,8 +17,8 @@ from twisted.internet.threads import deferToThread
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
 from uppercase.services import CannotStart, TCPService, TCPSettings, tcp_service
-from uppercase.services.base import addresses_for_others
-from uppercase.tcp.kernel import admit_nobody, connections_possible
+from uppercase.services.base import OpenPlace, _interface_addresses, addresses_for_others
+from uppercase.tcp.kernel import _LEAST_HOPS, admit_nobody, connections_possible
 from uppercase.tcp.listening import Listener
 
 
@@ -133,6 +133,8 @@ async def test_what_others_can_type_is_said(said: list[str]) -> None:
         except OSError:
             return  # a machine that reaches nobody
         assert f"TCP: others reach this machine at {skt.getsockname()[0]}" in said
+    if sys.platform == "linux":
+        assert [*_interface_addresses()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there")
@@ -197,6 +199,23 @@ async def test_a_service_may_be_told_twice_to_stop(said: list[str]) -> None:
     for stopped in stops:
         await stopped
     assert len([line for line in said if line.startswith("TCP: in total")]) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the door stays open")
+@pytest.mark.parametrize(
+    ("place", "inherits", "least_hops"),
+    [("--port", False, 255), ("--port", True, 0), ("systemd:domain=INET:index=0", False, 0)],
+)
+def test_only_what_ends_with_its_opener_lets_nobody_in_any_more(
+    place: str, inherits: bool, least_hops: int
+) -> None:
+    service = tcp_service(TCPSettings(port=0, inherits=inherits))
+    skt = socket.create_server(("127.0.0.1", 0))
+    service.opened.append(OpenPlace(place, [skt]))
+    with skt.dup() as another:
+        service.close()
+        assert skt.fileno() == -1
+        assert another.getsockopt(*_LEAST_HOPS[0]) == least_hops
 
 
 def hear_twice(client: socket.socket) -> list[bytes]:
