@@ -12,7 +12,7 @@ import pytest
 from twisted.internet import reactor as installed
 from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import DeferredQueue, succeed
+from twisted.internet.defer import DeferredQueue
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import Factory, Protocol
@@ -276,11 +276,6 @@ def test_an_endpoints_error_is_told_in_its_own_words() -> None:
 @pytest.mark.parametrize(
     ("address", "name"), [(object(), "card:1"), (UNIXAddress("/run/card"), "UNIX /run/card")]
 )
-async def test_a_third_partys_port_accepts_by_itself_and_may_be_of_a_kind_of_its_own(
-    address: Any, name: str
-) -> None:
+def test_an_address_of_an_unknown_kind_is_called_as_its_user_did(address: Any, name: str) -> None:
     port: Any = SimpleNamespace(getHost=lambda: address)
-    endpoint = SimpleNamespace(listen=lambda _: succeed(port))
-    listener = Listener("card:1", "card:1", None, endpoint=endpoint)
-    assert await listener.listen(None, None, id) is port
-    assert listener.name(port) == name
+    assert Listener("card:1", "card:1", None).name(port) == name
