@@ -213,7 +213,7 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
             why = "there is no such folder" if address else missing
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT | socket.EAI_NONAME:
             why = "this machine has no such address; choose another --interface"
-        case errno.EINVAL if address.startswith("[fe80:") and "%" not in address:
+        case errno.EINVAL if address.startswith("[fe80:"):
             why = "a link-local address needs its interface, as in fe80::1%eth0"
         case None if protocol == "UNIX":  # No system call has seen it.
             why = "its path is too long for the system; choose a shorter one"
