@@ -278,7 +278,8 @@ _WORDS: Mapping[float, str] = {
                 f"more than {1000 * limits.SLOW_CALL:.0f} ms",
                 f"looked at every {_WORDS[KERNEL_LOOK]} seconds",
                 f"came to a timer, every {_WORDS[metrics.LAG_LOOK]} |",
-                f"more than {metrics._LATE} s late, within the last {metrics._OVERLOAD_LASTS:.0f} s",
+                f"more than {metrics._LATE} s late, within",
+                f"the last {metrics._OVERLOAD_LASTS:.0f} s) |",
             ],
         ),
         (
