@@ -299,6 +299,28 @@ def test_a_system_that_gives_no_thread_is_one_sentence(
     )
 
 
+def test_what_a_library_says_of_the_system_is_said_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As Matplotlib does where it can write nowhere, which is no standard stream."""
+
+    def refuse(*_: object) -> None:
+        raise OSError("no place for its cache")
+
+    monkeypatch.setattr("uppercase.classroom.picture.save_timeline", refuse)
+    (tmp_path / "record").write_text('{"record": 1}')
+    assert main(["timeline", f"{tmp_path}/record", "-o", "x.png"]) == 2
+    assert capsys.readouterr().err == "uppercase: cannot write x.png: no place for its cache\n"
+    source = (
+        "from uppercase.__main__ import main; from uppercase.commands.send import send\n"
+        "def refuse(**_): raise OSError('no place')\n"
+        "send.callback = refuse; main(['send'])"
+    )
+    command = [sys.executable, "-c", source]
+    done = subprocess.run(command, env=environment(), capture_output=True, check=True)
+    assert done.stderr == b"uppercase: no place\n"
+
+
 def test_the_first_process_of_a_container_dies_of_a_signal_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

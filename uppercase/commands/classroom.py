@@ -268,7 +268,7 @@ def _save(path: Path | None, write: Callable[[Path], object]) -> None:
         if path is not None:
             write(path)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _exercises() -> dict[str, str]:

@@ -292,7 +292,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # Commands explain what the network does; what is left is a file or a standard stream.
         place = f"use {error.filename}" if error.filename else "read or write a standard stream"
-        sentence, status = f"cannot {place}: {error.strerror or error}", USAGE
+        # A library's own has no such reason, but says all itself.
+        sentence = f"cannot {place}: {error.strerror}" if error.strerror else str(error)
+        status = USAGE
         # Else the interpreter tries, as it ends, to write again what could not be written.
         with suppress(OSError):
             sys.stdout.close()
