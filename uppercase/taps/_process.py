@@ -168,8 +168,6 @@ class ProcessOptions(TableOptions, ABC):
             raise UserError("got --watchdog without workers to watch; add --workers=2")
         if not self.has_workers:
             return None
-        if os.name != "posix":
-            raise UserError("got --workers, which only POSIX systems have; leave it out")
         jail = self.parent and self.parent.get("chroot")
         if jail and not os.path.exists(jail + sys.executable):
             raise _with_workers(
