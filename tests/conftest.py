@@ -46,7 +46,12 @@ os.environ.pop("PYTHONUNBUFFERED", None)
 # Speed is not what the properties are about, and machines are shared. A change is judged by the
 # same examples each time; other runs look for new ones.
 hypothesis.settings.register_profile(
-    "tests", deadline=None, max_examples=50, derandomize="CI" in os.environ
+    "tests",
+    deadline=None,
+    max_examples=50,
+    derandomize="CI" in os.environ,
+    # No test depends on a quiet machine.
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("tests")
 # What it has found out about the modules here, all that the tests start need not find out again.

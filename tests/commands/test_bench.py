@@ -8,7 +8,7 @@ import pytest
 
 from uppercase.client.target import Target
 from uppercase.commands._options import Expect, acceptable
-from uppercase.commands.bench import Report
+from uppercase.commands.bench import Display
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload
 from uppercase.commands.bench._run import DatagramLoad, StreamLoad
 from uppercase.errors import NetworkError, UserError
@@ -280,7 +280,7 @@ def test_losses_of_a_socket_in_lock_step_are_explained(
 ) -> None:
     """Its server takes it for a loop; only a long run over UDP with a pipeline of 1 can be that."""
     counts = Counts(Latencies(), transmitted=transmitted, answered=transmitted - 1, lost=1)
-    assert ("--pipeline=2" in Report(planned, counts, False).as_text()) is said
+    assert ("--pipeline=2" in Display(planned, counts, False).as_text()) is said
 
 
 def test_an_open_loop_plans_at_a_fixed_rate_until_the_end() -> None:

@@ -163,6 +163,6 @@ def test_the_manual_page_of_a_service_has_its_options(
 ) -> None:
     shown = run("man", page).stdout.decode()
     assert shown.startswith(f".TH {page.upper()} 1 ")
-    for group in options.groups:
-        for row in group.options:
+    for section in options.sections:
+        for row in section.options:
             assert f"\\-\\-{row.name.replace('-', chr(92) + '-')}" in shown

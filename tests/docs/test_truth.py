@@ -29,7 +29,7 @@ from uppercase.core.datagram import FORGET_AFTER, NUMBERED
 from uppercase.lab import answer_key, make_experiment
 from uppercase.lab._fates import REORDER_HOLD
 from uppercase.lab.serving import LAB_PIECE_PAUSE, LAB_PIECES
-from uppercase.services import supervisor, web
+from uppercase.services import logs, metrics, supervisor, web
 from uppercase.services._stopping import STOP_GRACE
 from uppercase.services._udp import KERNEL_LOOK
 from uppercase.tcp._closing import LINGER
@@ -180,7 +180,14 @@ def test_the_status_after_a_time_out_is_the_commands() -> None:
 
 
 _OF_DATAGRAMS = limits.DatagramLimits()
-_WORDS: Mapping[float, str] = {1: "a second", 2: "two", 3: "three", 5: "five", 60: "a minute"}
+_WORDS: Mapping[float, str] = {
+    0.5: "half second",
+    1: "a second",
+    2: "two",
+    3: "three",
+    5: "five",
+    60: "a minute",
+}
 
 
 @pytest.mark.parametrize(
@@ -270,6 +277,9 @@ _WORDS: Mapping[float, str] = {1: "a second", 2: "two", 3: "three", 5: "five", 6
                 f"{web.MetricsSite.burst:.0f} at once and {web.MetricsSite.rate:.0f} a second",
                 f"more than {1000 * limits.SLOW_CALL:.0f} ms",
                 f"looked at every {_WORDS[KERNEL_LOOK]} seconds",
+                f"came to a timer, every {_WORDS[metrics.LAG_LOOK]} |",
+                f"more than {metrics._LATE} s late, within",
+                f"the last {metrics._OVERLOAD_LASTS:.0f} s) |",
             ],
         ),
         (
@@ -296,7 +306,10 @@ _WORDS: Mapping[float, str] = {1: "a second", 2: "two", 3: "three", 5: "five", 6
         ),
         (
             "reference/log.md",
-            [f"has waited {_WORDS[INCOMPLETE_TIME]} seconds for its end"],
+            [
+                f"has waited {_WORDS[INCOMPLETE_TIME]} seconds for its end",
+                f"shows the first {logs._LOG_PAYLOAD} bytes of datagrams",
+            ],
         ),
     ],
 )

@@ -262,6 +262,7 @@ def test_a_service_that_has_not_started_is_not_ready() -> None:
         ("9100", "tcp:9100:interface=127.0.0.1"),
         ("tcp:9100", "tcp:9100:interface=127.0.0.1"),
         ("tcp6:9100", r"tcp6:9100:interface=\:\:1"),
+        ("TCP6:9100", r"TCP6:9100:interface=\:\:1"),
         ("tcp:9100:interface=0.0.0.0", "tcp:9100:interface=0.0.0.0"),
         ("tcp:9100:192.0.2.1", "tcp:9100:192.0.2.1"),
         (r"tcp6:9100:50:\:\:", r"tcp6:9100:50:\:\:"),

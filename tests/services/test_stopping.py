@@ -1,22 +1,17 @@
 """A service inside a program: started and stopped at any time, once, twice or again."""
 
-import errno
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorFDSet, IReactorUDP
 from twisted.internet.task import deferLater
-from zope.interface import implementer
 
-from tests.udp.helpers import ask, client, columns, in_thread, packet
-from uppercase.services import CannotStart, TCPSettings, UDPSettings, tcp_service, udp_service
+from tests.udp.helpers import client, columns, packet
+from uppercase.services import TCPSettings, UDPSettings, tcp_service, udp_service
 from uppercase.services import _udp as udp_module
 from uppercase.services._stopping import exit_with
 from uppercase.services.base import TransformService
@@ -157,41 +152,3 @@ async def test_refused_replies_are_summed_up_by_their_errors() -> None:
     assert service.counts() == counted
     await service.stopService()
     assert service.counts() == counted
-
-
-@implementer(IReactorUDP)
-class Plain:
-    """A reactor that knows no file descriptors, as on Windows with I/O completion ports."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # zope.interface asks by such names what is provided
-            raise AttributeError(name)
-        return getattr(reactor, name)
-
-
-async def test_ports_that_tell_no_kernel_drops_are_served_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(udp_module, "KERNEL_LOOK", 0.01)
-    plain = Plain()
-    assert not IReactorFDSet.providedBy(plain)
-    service = udp_service(UDPSettings(port=0, interfaces=["127.0.0.1"]), plain)
-    service.startService()
-    number = service.ports[0].getHost().port
-    await deferLater(reactor, 0.05)
-    assert await in_thread(ask, "127.0.0.1", number, b"hello") == b"HELLO"
-    await service.stopService()
-
-
-async def test_a_port_that_such_a_reactor_cannot_open_closes_those_before_it() -> None:
-    class Full(Plain):
-        def listenUDP(self, port: int, protocol: Any, interface: str, size: int) -> Any:
-            if interface == "::1":
-                raise CannotListenError(interface, port, OSError(errno.ENOBUFS, "no room"))
-            return reactor.listenUDP(port, protocol, interface, size)  # type: ignore[attr-defined]
-
-    service = udp_service(UDPSettings(port=0), Full())
-    with pytest.raises(CannotStart, match="no room"):
-        service.startService()
-    assert not service.ports
-    await deferLater(reactor, 0)

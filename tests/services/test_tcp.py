@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -17,8 +17,8 @@ from twisted.internet.threads import deferToThread
 from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
 from uppercase.services import CannotStart, TCPService, TCPSettings, tcp_service
-from uppercase.services.base import addresses_for_others
-from uppercase.tcp.kernel import admit_nobody, connections_possible
+from uppercase.services.base import OpenPlace, _interface_addresses, addresses_for_others
+from uppercase.tcp.kernel import _LEAST_HOPS, admit_nobody, connections_possible
 from uppercase.tcp.listening import Listener
 
 
@@ -96,6 +96,23 @@ async def test_an_address_that_opens_late_is_said_to_be_ready_then(
 
 
 @in_reactor
+async def test_a_third_partys_port_accepts_by_itself(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    ended: list[bool] = []
+    port = SimpleNamespace(getHost=object, stopListening=lambda: ended.append(True))
+    endpoint = SimpleNamespace(listen=lambda _: succeed(port))
+    listener = Listener("card:1", "card:1", None, endpoint=endpoint)
+    monkeypatch.setattr("uppercase.tcp.listening.listener_of_string", lambda *_: listener)
+    service = tcp_service(TCPSettings(listen=["card:1"]))
+    service.startService()
+    assert service.ports == [port]
+    assert service.served() == ["card:1"]
+    await stop(service)
+    assert ended == [True]
+
+
+@in_reactor
 async def test_an_address_that_has_not_opened_by_the_end_opens_no_more(
     monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
@@ -133,6 +150,8 @@ async def test_what_others_can_type_is_said(said: list[str]) -> None:
         except OSError:
             return  # a machine that reaches nobody
         assert f"TCP: others reach this machine at {skt.getsockname()[0]}" in said
+    if sys.platform == "linux":
+        assert [*_interface_addresses()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there")
@@ -197,6 +216,53 @@ async def test_a_service_may_be_told_twice_to_stop(said: list[str]) -> None:
     for stopped in stops:
         await stopped
     assert len([line for line in said if line.startswith("TCP: in total")]) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the door stays open")
+@pytest.mark.parametrize(
+    ("place", "inherits", "least_hops"),
+    [("--port", False, 255), ("--port", True, 0), ("systemd:domain=INET:index=0", False, 0)],
+)
+def test_only_what_ends_with_its_opener_lets_nobody_in_any_more(
+    place: str, inherits: bool, least_hops: int
+) -> None:
+    service = tcp_service(TCPSettings(port=0, inherits=inherits))
+    skt = socket.create_server(("127.0.0.1", 0))
+    service.opened.append(OpenPlace(place, [skt]))
+    with skt.dup() as another:
+        service.close()
+        assert skt.fileno() == -1
+        assert another.getsockopt(*_LEAST_HOPS[0]) == least_hops
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the door stays open")
+@pytest.mark.parametrize(
+    ("place", "least_hops"), [("--port", 255), ("systemd:domain=INET:index=0", 0)]
+)
+@in_reactor
+async def test_a_stop_leaves_the_sockets_of_systemd_open_to_others(
+    place: str, least_hops: int
+) -> None:
+    service = tcp_service(TCPSettings(port=0, inherits=True))
+    skt = socket.create_server(("127.0.0.1", 0))
+    service.opened.append(OpenPlace(place, [skt]))
+    with skt.dup() as another:
+        service.startService()
+        await stop(service)
+        assert another.getsockopt(*_LEAST_HOPS[0]) == least_hops
+
+
+@in_reactor
+async def test_who_waits_while_accepting_rests_is_heard_before_a_stop() -> None:
+    service = made()
+    port = start(service)
+    acceptor: Any = service.ports[0]
+    acceptor._rest(OSError(EMFILE, "Too many open files"))
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(b"hello")
+        stopped = stop(service)
+        assert await deferToThread(client.recv, 100) == b"HELLO"
+    await stopped
 
 
 def hear_twice(client: socket.socket) -> list[bytes]:

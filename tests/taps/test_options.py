@@ -222,6 +222,17 @@ def test_a_pid_file_has_an_owner_only_while_its_process_runs(
             check_places({"pidfile": str(path)})
 
 
+def test_a_pid_file_that_another_user_has_left_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of all, such as /tmp, where it can be neither read nor removed."""
+    path = tmp_path / "twistd.pid"
+    path.touch()
+    monkeypatch.setattr(os, "access", lambda place, mode: place != str(path))
+    with pytest.raises(UserError, match=r"cannot write the pid file \S+ \(permission denied\)"):
+        check_places({"pidfile": str(path)})
+
+
 def test_a_pid_file_that_there_is_no_room_for_is_a_sentence(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from twisted.internet import reactor as installed
 from twisted.internet import tcp, unix
+from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import DeferredQueue
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IReactorFDSet
@@ -272,6 +273,9 @@ def test_an_endpoints_error_is_told_in_its_own_words() -> None:
     ]
 
 
-def test_an_address_of_an_unknown_kind_is_called_as_its_user_did() -> None:
-    port: Any = SimpleNamespace(getHost=object)
-    assert Listener("card:1", "card:1", None).name(port) == "card:1"
+@pytest.mark.parametrize(
+    ("address", "name"), [(object(), "card:1"), (UNIXAddress("/run/card"), "UNIX /run/card")]
+)
+def test_an_address_of_an_unknown_kind_is_called_as_its_user_did(address: Any, name: str) -> None:
+    port: Any = SimpleNamespace(getHost=lambda: address)
+    assert Listener("card:1", "card:1", None).name(port) == name

@@ -55,9 +55,11 @@ async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(
     port = await listen(f"unix:{path}:mode=600")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert await deferToThread(ask, path) == b"hello"
+    assert port._port.factory.numPorts == 1, "it has timers while it has ports"
     ended = port.stopListening()
     assert not list(tmp_path.iterdir()), "at once: the reactor may not run, as at a failing start"
     await ended
+    assert port._port.factory.numPorts == 0
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,7 @@ async def test_a_unix_socket_has_its_mode_and_its_name_until_the_end(
         ("tcp:0:127.0.0.1:7", 7),
         (r"tcp6:0:7:\:\:1", 7),
         (r"tcp6:0:interface=\:\:1", BACKLOG),
+        (r"TCP6:0:interface=\:\:1", BACKLOG),
         (r"unix:na\:me:660:lockfile=0", BACKLOG),
         (r"unix:na\=me:660:7", 7),
         ("unix:name:660:7", 7),
@@ -84,6 +87,14 @@ def test_as_many_clients_may_wait_as_the_string_says_by_name_or_by_place(
     listener: Any = listener_of_string(installed, given)
     listener.open_socket().close()
     assert asked == [backlog]
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_whether_all_of_ipv6_is_for_ipv4_too_is_up_to_the_system() -> None:
+    listener: Any = listener_of_string(installed, "tcp6:0")
+    option = socket.IPPROTO_IPV6, socket.IPV6_V6ONLY
+    with listener.open_socket() as ours, socket.socket(socket.AF_INET6) as theirs:
+        assert ours.getsockopt(*option) == theirs.getsockopt(*option)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Sockets: the strings that describe them, those from elsewhere, and what cannot be had."""
 
-import errno
 import os
 import socket
 import subprocess
@@ -13,16 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.endpoints import quoteStringArgument
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IReactorUDP
-from zope.interface import implementer
 
 from tests.drawing import CHARACTER
 from tests.udp.helpers import applied, ask, client, in_thread, served
 from uppercase.core.responder import Responder
 from uppercase.errors import BadValue, CannotListen
 from uppercase.udp import serve
-from uppercase.udp.sockets import adopt_socket, open_for_each, open_socket, opener_of_string
+from uppercase.udp.sockets import adopt_socket, open_for_each, opener_of_string
 
 
 def listen_on(description: str) -> Any:
@@ -109,37 +105,6 @@ def test_a_link_local_address_without_its_interface_is_told_what_it_lacks() -> N
         listen_on(r"udp:0:interface=fe80\:\:7")
 
 
-@implementer(IReactorUDP)
-class Plain:
-    """A reactor that knows no file descriptors, as on Windows with I/O completion ports."""
-
-    listenUDP = staticmethod(getattr(reactor, "listenUDP"))  # noqa: B009
-    callLater = staticmethod(getattr(reactor, "callLater"))  # noqa: B009
-
-
-async def test_a_reactor_without_file_descriptors_serves_with_its_own_port() -> None:
-    data = b"a" * 65_507
-    plain: Any = Plain()
-    port: Any = serve(plain, open_socket("127.0.0.1", 0), Responder(applied()))
-    number = port.getHost().port
-    assert await in_thread(ask, "127.0.0.1", number, data) == data.upper()
-    await port.protocol.drain()
-    await port.stopListening()
-
-
-def test_what_such_a_reactor_refuses_is_one_sentence_too() -> None:
-    class Full(Plain):
-        @staticmethod
-        def listenUDP(port: int, *arguments: Any) -> Any:
-            raise CannotListenError("127.0.0.1", port, OSError(errno.EADDRINUSE, "in use"))
-
-    full: Any = Full()
-    sock = open_socket("127.0.0.1", 0)
-    with pytest.raises(CannotListen, match=r"cannot listen on UDP 127\.0\.0\.1:\d+: another "):
-        serve(full, sock, Responder(applied()))
-    assert sock.fileno() == -1
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux deals datagrams out")
 def test_only_several_processes_share_an_address() -> None:
     """Else another program could have it too, and half of the datagrams."""
@@ -178,7 +143,7 @@ async def test_a_blocking_socket_is_adopted_and_does_not_block() -> None:
     sock.bind(("127.0.0.1", 0))
     number = sock.getsockname()[1]
     port = serve(reactor, adopt_socket(sock.detach()), Responder(applied()))
-    assert not os.get_blocking(port.fileno())  # type: ignore[attr-defined]
+    assert not os.get_blocking(port.fileno())
     for _ in range(3):
         assert await in_thread(ask, "127.0.0.1", number, b"hello") == b"HELLO"
     port.stopListening()

@@ -16,7 +16,7 @@ from click import shell_completion as shells
 from uppercase import __version__
 from uppercase.client.target import ENVIRONMENT
 from uppercase.commands import MEANINGS, OK
-from uppercase.commands.group import OTHER, Command, Group, Option, completer, sections_of
+from uppercase.commands.group import OTHER, Command, Group, SectionOption, completer, sections_of
 
 PAGES: Final = ("uppercase", "twistd-uppercase-tcp", "twistd-uppercase-udp", "twistd-uppercase")
 """The manual pages; what follows `twistd-` is a service."""
@@ -71,15 +71,15 @@ class _Service(Command):
 
 
 def _parameters(options: Any) -> Iterator[click.Parameter]:
-    """Return our services' options by their groups, those of others as `usage` knows them."""
-    for group in getattr(options, "groups", ()):
-        for row in group.options:
+    """Return our services' options by their sections, those of others as `usage` knows them."""
+    for part in getattr(options, "sections", ()):
+        for row in part.options:
             metavar = row.spelling.partition("=")[2]
-            attributes = {"section": group.title, "help": row.described()}
+            attributes = {"section": part.title, "help": row.described()}
             if row.values is not None:
                 attributes["shell_complete"] = completer(row.values)
             yield _parameter(row.name, row.short, metavar, **attributes)
-    if not hasattr(options, "groups"):
+    if not hasattr(options, "sections"):
         letters = {name: letter for letter, name in options.synonyms.items() if len(letter) == 1}
         for spelling in options.longOpt:
             name = spelling.removesuffix("=")
@@ -88,8 +88,8 @@ def _parameters(options: Any) -> Iterator[click.Parameter]:
             yield _parameter(name, letters.get(name), metavar, help=text)
 
 
-def _parameter(name: str, letter: str | None, metavar: str, **attributes: Any) -> Option:
-    return Option(
+def _parameter(name: str, letter: str | None, metavar: str, **attributes: Any) -> SectionOption:
+    return SectionOption(
         [f"--{name}", f"option_{name.replace('-', '_')}", *([f"-{letter}"] if letter else [])],
         metavar=metavar or None,
         is_flag=not metavar,

@@ -71,7 +71,7 @@ def completer(values: Callable[[], Mapping[str, str]]) -> Any:
     ]
 
 
-class Option(click.Option):
+class SectionOption(click.Option):
     """An option that belongs to a section of the help."""
 
     def __init__(self, *args: Any, section: str = OTHER, **kwargs: Any) -> None:
@@ -91,13 +91,15 @@ class Option(click.Option):
 def section(title: str) -> Callable[..., Callable[[Function], Function]]:
     """Return the decorator for options of one section.
 
-    It takes an option's names, its type (`bool` for a flag), its help, and what `Option` takes.
+    It takes an option's names, its type (`bool` for a flag), its help, and what click's takes.
     """
 
     def option(*given: Any, **attributes: Any) -> Callable[[Function], Function]:
         *names, kind, text = given
         known = {"is_flag": True} if kind is bool else {"type": kind}
-        return click.option(*names, cls=Option, section=title, help=text, **known, **attributes)
+        return click.option(
+            *names, cls=SectionOption, section=title, help=text, **known, **attributes
+        )
 
     return option
 

@@ -18,7 +18,7 @@ import click
 
 from uppercase.commands import CHUNK, OK, write_all
 from uppercase.commands._options import SIZE, transform_names
-from uppercase.commands.group import OTHER, Command, Group, Option, completer, say, section
+from uppercase.commands.group import OTHER, Command, Group, SectionOption, completer, say, section
 from uppercase.core.framing import FRAMINGS, choose_framing, framing_summaries, make_framer
 from uppercase.core.pipeline import Pipeline
 from uppercase.core.values import printable
@@ -40,7 +40,7 @@ class _Command(Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.append(Option(["--debug"], is_flag=True, help="Show tracebacks."))
+        self.params.append(SectionOption(["--debug"], is_flag=True, help="Show tracebacks."))
 
     def invoke(self, ctx: click.Context) -> Any:
         ctx.meta["uppercase.debug"] = ctx.params.pop("debug")

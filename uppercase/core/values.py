@@ -213,7 +213,7 @@ def cannot_listen(protocol: str, address: str, error: OSError) -> CannotListen:
             why = "there is no such folder" if address else missing
         case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT | socket.EAI_NONAME:
             why = "this machine has no such address; choose another --interface"
-        case errno.EINVAL if address.startswith("[fe80:") and "%" not in address:
+        case errno.EINVAL if address.startswith("[fe80:"):
             why = "a link-local address needs its interface, as in fe80::1%eth0"
         case None if protocol == "UNIX":  # No system call has seen it.
             why = "its path is too long for the system; choose a shorter one"
@@ -386,7 +386,7 @@ def lacks_argument(description: str, name: str) -> bool:
     """Return whether an endpoint string may have an argument, by its name or place, and has not."""
     kind, *fields = split_escaped(description)
     named = [pair[0] for field in fields if len(pair := split_escaped(field, "=")) > 1]
-    left = _PLACES.get(kind, ())[len(fields) - len(named) :]
+    left = _PLACES.get(kind.lower(), ())[len(fields) - len(named) :]
     return name in left and name not in named
 
 

@@ -98,7 +98,7 @@ class UDPService(base.TransformService):
     def announce(self, addresses: Sequence[str]) -> None:
         super().announce(addresses)
         wanted = self.responder.limits.receive_buffer
-        held = [receive_buffer(skt) for skt in self._opened_sockets() if skt.fileno() >= 0]
+        held = [receive_buffer(skt) for skt in self._opened_sockets()]
         if (granted := min(held, default=wanted)) < wanted:
             self.say(
                 f"the system grants {granted} of the {wanted} bytes of receive buffer asked for "

@@ -1,4 +1,4 @@
-"""Options as tables, parsed by Twisted's `usage` and shown in groups; those that services share.
+"""Options as tables, parsed by Twisted's `usage` and shown in sections; those that services share.
 
 `usage` lists options in one alphabetical column, names no option when a value is bad and knows no
 near misses. Here a table row is the one place that says an option's name, default and meaning.
@@ -77,21 +77,21 @@ class Option(NamedTuple):
             raise usage.UsageError(f"--{self.name}: {error}") from error
 
 
-class Group:
+class Section:
     def __init__(self, title: str, *options: Option) -> None:
         self.title = title
         self.options = options
 
 
 class TableOptions(usage.Options):
-    """Options that are declared by groups of rows; the help begins with a purpose and examples.
+    """Options that are declared by sections of rows; the help begins with a purpose and examples.
 
     Attributes:
         rows: all of them by name.
         words: what was parsed; a worker parses it as well.
     """
 
-    groups: ClassVar[tuple[Group, ...]] = ()
+    sections: ClassVar[tuple[Section, ...]] = ()
     rows: ClassVar[Mapping[str, Option]] = {}
     purpose: ClassVar[str] = ""
     examples: ClassVar[tuple[tuple[str, str], ...]] = ()
@@ -100,7 +100,7 @@ class TableOptions(usage.Options):
 
     def __init_subclass__(cls) -> None:
         """Hand the rows to `usage` in its own form."""
-        cls.rows = {row.name: row for group in cls.groups for row in group.options}
+        cls.rows = {row.name: row for section in cls.sections for row in section.options}
         cls.optParameters, cls.optFlags = [], []
         for row in cls.rows.values():
             if row.many:
@@ -180,9 +180,9 @@ class TableOptions(usage.Options):
         lines = ["", *_wrapped(self.purpose, width), "", "Examples:"]
         for command, meaning in self.examples:
             lines += [f"  {command}", *_wrapped(meaning, width, 6)]
-        for group in self.groups:
-            lines += ["", *_wrapped(f"{group.title}:", width)]
-            for row in group.options:
+        for section in self.sections:
+            lines += ["", *_wrapped(f"{section.title}:", width)]
+            for row in section.options:
                 lines += _help_lines(row, width)
         return "\n".join(lines) + "\n"
 
@@ -214,8 +214,8 @@ def _help_lines(row: Option, width: int) -> Iterator[str]:
     yield from text
 
 
-def listening(endpoint: str, example: str) -> Group:
-    return Group(
+def listening(endpoint: str, example: str) -> Section:
+    return Section(
         "Where to listen",
         Option(
             "-p, --port=N",
@@ -243,7 +243,7 @@ def lab_rows(options: Mapping[str, LabOption], shown: str = "") -> Iterator[Opti
         yield Option(f"--{row.name}={row.metavar}", row.text, shown=shown)
 
 
-TRANSFORMING = Group(
+TRANSFORMING = Section(
     "What to serve",
     Option(
         "-t, --transform=NAME[:key=value...]",
@@ -279,7 +279,7 @@ ENDING = Option(
     shown="10s",
 )
 
-PROCESS = Group(
+PROCESS = Section(
     "The process",
     Option(
         "--log-format=FORMAT",
@@ -310,7 +310,7 @@ PROCESS = Group(
     ),
 )
 
-CLASSROOM = Group(
+CLASSROOM = Section(
     "For a classroom",
     Option(
         "--record=FILE",
@@ -331,7 +331,7 @@ CLASSROOM = Group(
     ),
 )
 
-PAGE = Group(
+PAGE = Section(
     "The live page",
     Option(
         "--page=DESCRIPTION",
@@ -347,16 +347,16 @@ PAGE = Group(
     ),
 )
 
-PROCESS_GROUPS = (PAGE, PROCESS)  # What the options of one process are about, whatever it serves.
+PROCESS_SECTIONS = (PAGE, PROCESS)  # What the options of one process are about, whatever it serves.
 
-PROCESS_ROWS = {row.name: row for group in PROCESS_GROUPS for row in group.options}
+PROCESS_ROWS = {row.name: row for section in PROCESS_SECTIONS for row in section.options}
 
 VERSION_AND_HELP = (
     Option("--version", "show the version, and exit", exits=True),
     Option("--help", "show this help, and exit", exits=True),
 )
 
-INFORMATION = Group(
+INFORMATION = Section(
     "Information",
     Option("--log-peers", "log a line for each connection or datagram (for a classroom)"),
     *VERSION_AND_HELP,

@@ -168,8 +168,6 @@ class ProcessOptions(TableOptions, ABC):
             raise UserError("got --watchdog without workers to watch; add --workers=2")
         if not self.has_workers:
             return None
-        if os.name != "posix":
-            raise UserError("got --workers, which only POSIX systems have; leave it out")
         jail = self.parent and self.parent.get("chroot")
         if jail and not os.path.exists(jail + sys.executable):
             raise _with_workers(
@@ -286,6 +284,8 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
         why = "it is a folder"
     elif owner := _running(path):
         why = f"the server with the process number {owner} has it; remove it if that is none"
+    elif os.path.exists(path) and not os.access(path, os.W_OK):
+        why = "permission denied"
     else:
         try:
             # Beside it, as another server may be about to write it.

@@ -10,7 +10,7 @@ from uppercase.lab import TCP_OPTIONS, TCP_PRESETS, make_tcp_lab, merge_settings
 from uppercase.limits import DRAIN_QUIET, KIB, MIB, Limits
 from uppercase.services import TCPService, TCPSettings
 from uppercase.taps import _options, _process
-from uppercase.taps._options import Group, Option
+from uppercase.taps._options import Option, Section
 
 __all__ = ["Options", "makeService"]
 
@@ -50,9 +50,9 @@ class Options(_process.ServiceOptions):
         ),
         ("twistd -n uppercase-tcp -t mymodule:shout", "a function of yours in ./mymodule.py"),
     )
-    groups = (
+    sections = (
         _options.listening("Twisted endpoint string", "unix:/run/uppercase.sock"),
-        Group(
+        Section(
             "Behind a proxy",
             Option(
                 "--proxy-from=CIDR,...",
@@ -63,7 +63,7 @@ class Options(_process.ServiceOptions):
             ),
         ),
         _options.TRANSFORMING,
-        Group(
+        Section(
             "How messages are framed",
             Option(
                 "-f, --framing=NAME",
@@ -80,7 +80,7 @@ class Options(_process.ServiceOptions):
                 ),
             ),
         ),
-        Group(
+        Section(
             "Connections",
             _bound(
                 "--max-connections=N",
@@ -103,7 +103,7 @@ class Options(_process.ServiceOptions):
                 ),
             ),
         ),
-        Group(
+        Section(
             "Time",
             _bound(
                 "--proxy-timeout=DURATION", "how long a proxy may take for its PROXY header", "5s"
@@ -133,7 +133,7 @@ class Options(_process.ServiceOptions):
                 shown="500ms",
             ),
         ),
-        Group(
+        Section(
             "Lab: what TCP may do to a program, done on purpose",
             Option(
                 "--lab=PRESET",
@@ -143,7 +143,7 @@ class Options(_process.ServiceOptions):
             *_options.lab_rows(TCP_OPTIONS),
         ),
         _options.CLASSROOM,
-        *_options.PROCESS_GROUPS,
+        *_options.PROCESS_SECTIONS,
         _options.INFORMATION,
     )
 

@@ -14,7 +14,7 @@ from twisted.python import usage
 from uppercase.errors import BadArgument, UserError, suggest
 from uppercase.services import Settings
 from uppercase.taps import _options, _process, tcp, udp
-from uppercase.taps._options import Group, Option
+from uppercase.taps._options import Option, Section
 
 __all__ = ["Options", "makeService"]
 
@@ -45,8 +45,8 @@ class Options(_process.ProcessOptions):
         ),
         ("twistd -n uppercase --config=services.toml --check", "say what is wrong with the file"),
     )
-    groups = (
-        Group(
+    sections = (
+        Section(
             "What to serve",
             Option(
                 "-c, --config=FILE",
@@ -55,8 +55,8 @@ class Options(_process.ProcessOptions):
             ),
             Option("--check", "say whether the file is right, and exit", exits=True),
         ),
-        *_options.PROCESS_GROUPS,
-        Group("Information", *_options.VERSION_AND_HELP),
+        *_options.PROCESS_SECTIONS,
+        Section("Information", *_options.VERSION_AND_HELP),
     )
 
     def transforms(self) -> Iterable[object]:

@@ -6,7 +6,7 @@ from uppercase.errors import UserError
 from uppercase.limits import UDP_MAX_REQUEST, DatagramLimits
 from uppercase.services import UDPService, UDPSettings
 from uppercase.taps import _options, _process
-from uppercase.taps._options import Group, Option
+from uppercase.taps._options import Option, Section
 
 __all__ = ["Options", "makeService"]
 
@@ -29,10 +29,10 @@ class Options(_process.ServiceOptions):
             "lose datagrams, the same ones for all",
         ),
     )
-    groups = (
+    sections = (
         _options.listening("datagram endpoint string", "udp:12000:interface=127.0.0.1"),
         _options.TRANSFORMING,
-        Group(
+        Section(
             "What is answered",
             Option(
                 "--max-request=SIZE",
@@ -75,7 +75,7 @@ class Options(_process.ServiceOptions):
                 shown="4M",
             ),
         ),
-        Group(
+        Section(
             "Lab: what happens to datagrams on purpose (a value is for requests; reply: or both: "
             "before it names the other side)",
             Option(
@@ -93,9 +93,9 @@ class Options(_process.ServiceOptions):
             ),
             Option("--per-client", "give each client's address fates of its own"),
         ),
-        Group("Time", _options.ENDING),
+        Section("Time", _options.ENDING),
         _options.CLASSROOM,
-        *_options.PROCESS_GROUPS,
+        *_options.PROCESS_SECTIONS,
         _options.INFORMATION,
     )
 

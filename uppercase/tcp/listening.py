@@ -212,7 +212,6 @@ class Acceptor:
         """Accept no more, and close the port."""
         if self._call is not None:
             self._call.cancel()
-            self._call = None
         self._reactor.removeReader(self)
         self._socket.close()
         return maybeDeferred(self._port.stopListening)
@@ -335,12 +334,13 @@ def listener_of_string(
     Raises:
         BadValue: the string is not one, or something in it cannot be used; in one sentence.
     """
-    kind = description.partition(":")[0].lower()
+    kind, colon, rest = description.partition(":")
+    kind = kind.lower()  # Twisted takes `TCP6:` and `Systemd:`, too.
+    plain = kind + colon + rest
     if kind == "haproxy":
-        rest = description.partition(":")[2] or f"tcp:{MAX_PORT}"
         raise BadValue(
             f"got {description!r}, but any client could send a PROXY header there; name the "
-            f"proxies instead: --listen={rest} --proxy-from=ADDRESS,..."
+            f"proxies instead: --listen={rest or f'tcp:{MAX_PORT}'} --proxy-from=ADDRESS,..."
         )
     if kind == "stdio":
         raise BadValue(
@@ -348,7 +348,6 @@ def listener_of_string(
             "needed: uppercase transforms try NAME"
         )
     context = None
-    plain = description
     if kind in ("tls", "ssl"):
         from uppercase.tcp._tls import server_context
 

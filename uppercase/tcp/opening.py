@@ -167,7 +167,6 @@ class _UNIXPort(unix.Port):
 
 def port_of(skt: socket.socket, factory: IProtocolFactory, reactor: Any) -> IListeningPort:
     """Return the port of a listening socket, which belongs to it from then on."""
-    skt.setblocking(False)
     if skt.family == socket.AF_UNIX:
         port = _UNIXPort(skt, factory, reactor)
         port.startListening()

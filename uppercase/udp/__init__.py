@@ -8,8 +8,7 @@ Why `Port` and not `twisted.internet.udp.Port`: nearly everything that it does h
 and two replacements need its private names. It counts bytes rather than datagrams a turn (empty
 ones never end), cuts silently what is longer than its buffer, is closed by the reactor for good
 after an unexpected errno, strips the scope of IPv6 addresses, and raises from `write`. This is an
-`IReadDescriptor` at public seams only, so it works on every reactor with `IReactorFDSet`. Where a
-reactor lacks that (IOCP), `serve` falls back to `reactor.listenUDP`.
+`IReadDescriptor` at public seams only, so it works on every reactor with `IReactorFDSet`.
 """
 
 import socket
@@ -22,14 +21,12 @@ from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import CannotListenError, MessageLengthError
+from twisted.internet.error import MessageLengthError
 from twisted.internet.interfaces import (
     IDelayedCall,
     IListeningPort,
     IPushProducer,
-    IReactorFDSet,
     IReactorTime,
-    IReactorUDP,
     IReadDescriptor,
     IUDPTransport,
 )
@@ -52,7 +49,7 @@ from uppercase.core.datagram import (
     scoped,
 )
 from uppercase.core.responder import Responder
-from uppercase.core.values import allow_fragments, cannot_listen, printable_address
+from uppercase.core.values import allow_fragments
 from uppercase.errors import TransformError
 from uppercase.limits import LOG_INTERVAL, TURN, UDP_READ_SIZE
 from uppercase.udp._batches import BATCH, batches_of, send_each
@@ -74,28 +71,13 @@ _log: Final = Logger("uppercase")
 Parts = Generator[Part, None, None]
 
 
-def serve(reactor: IReactorTime, sock: socket.socket, responder: Responder) -> IListeningPort:
-    """Serve a responder on a bound socket, which the port owns from now on; ports may share one.
-
-    Raises:
-        CannotListen: the address could not be bound; nothing is left open.
-    """
-    protocol = ResponderProtocol(responder, reactor)
+def serve(reactor: Any, sock: socket.socket, responder: Responder) -> "Port":
+    """Serve a responder on a bound socket, which the port owns from now on; ports may share one."""
     allow_fragments(sock)
-    if IReactorFDSet.providedBy(reactor):
-        if responder.limits.receive_buffer:
-            ask_receive_buffer(sock, responder.limits.receive_buffer)
-        port = Port(sock, protocol, reactor)
-        port.startListening()
-        return port
-    # A reactor without file descriptors takes no sockets, and opens its own kind of port.
-    host, number = sock.getsockname()[:2]
-    sock.close()
-    try:
-        return IReactorUDP(reactor).listenUDP(number, protocol, host, UDP_READ_SIZE)
-    except CannotListenError as error:
-        why = error.socketError
-        raise cannot_listen("UDP", printable_address(host, number), why) from why
+    ask_receive_buffer(sock, responder.limits.receive_buffer)
+    port = Port(sock, ResponderProtocol(responder, reactor), reactor)
+    port.startListening()
+    return port
 
 
 class ResponderProtocol(DatagramProtocol):

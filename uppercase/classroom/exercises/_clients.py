@@ -9,13 +9,13 @@ heals; it counts as harmed nonetheless.)
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from itertools import pairwise
 from operator import contains
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from uppercase.classroom.grade import Run, Trial, Wrong, check, exercise
 from uppercase.lab import UDP_PRESETS, Row, answer_key, make_experiment
@@ -87,10 +87,11 @@ def _sends(_: object, run: Run) -> None:
 @dataclass(frozen=True)
 class _Client:
     udp = False
+    lab: ClassVar[Mapping[str, Any]] = {}
     seconds: float = 15.0
 
     def run(self, trial: Trial, times: int = 1, **lab: Any) -> Run:
-        lab["transforms"] = _TRANSFORMS
+        lab = {"transforms": _TRANSFORMS, **(lab or self.lab)}
         return trial.client(self.udp, f"{_SENTENCE * times}\n", seconds=self.seconds, **lab)
 
     sends = _judged("sends the line", 2)(_sends)
@@ -109,10 +110,8 @@ class _TCPClient(_Client):
 @exercise("udp-client", "reads a line, sends it as a datagram, prints the reply, ends")
 class _UDPClient(_Client):
     udp = True
-
-    def run(self, trial: Trial, times: int = 1, **lab: Any) -> Run:
-        # However fast the machine is, who does not wait for the reply gets none.
-        return super().run(trial, times, **(lab or {"options": {"delay": "reply:50ms"}, "seed": 7}))
+    # However fast the machine is, who does not wait for the reply gets none.
+    lab: ClassVar = {"options": {"delay": "reply:50ms"}, "seed": 7}
 
     @_judged("ends without a reply", options={"loss": "1"}, seed=7)
     def lonely(self, run: Run) -> None:

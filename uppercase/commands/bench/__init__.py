@@ -82,28 +82,28 @@ def bench(
     latencies = Latencies()  # A refused attempt has none, so the next may use it.
     for attempt, sockets in enumerate(connect(target, plan.connections)):
         counts = Counts(latencies)
-        report = Report(plan, counts, as_json)
+        display = Display(plan, counts, as_json)
         if attempt == 0 and not as_json:
             print(f"BENCH {target.place} {plan}", flush=True)
         load_kind = DatagramLoad if target.udp else StreamLoad
         loads = [load_kind(each, plan, workload, counts) for each in sockets]
-        run = Bench([*loads], plan, counts, report.tick)
-        with signals(run.stop, lambda: None), report.bar:
+        run = Bench([*loads], plan, counts, display.tick)
+        with signals(run.stop, lambda: None), display.bar:
             run.run()
         for each in loads:
             each.connection.close()
         if not counts.refused:
             break
     if as_json:
-        print_object("summary", **report.as_object())
+        print_object("summary", **display.as_object())
     elif counts.answered or not counts.errors:
-        print("\n" + report.as_text(), flush=True)
+        print("\n" + display.as_text(), flush=True)
     if plot is not None:
         panels = [
-            _report.throughput(report.rates, in_words(counts, _AMISS)),
-            *_report.histogram(latencies.distribution(), "latency in ms", report.percentiles),
+            _report.throughput(display.rates, in_words(counts, _AMISS)),
+            *_report.histogram(latencies.distribution(), "latency in ms", display.percentiles),
         ]
-        title = f"bench {target}: {report.rate:.0f} messages/s"
+        title = f"bench {target}: {display.rate:.0f} messages/s"
         _report.save_plot(plot, title, str(plan), panels)
     if counts.errors:
         raise counts.errors[0]
@@ -117,7 +117,7 @@ _BUSY: Final = 0.9  # of a core: above this, what is measured may be ourselves
 
 
 @dataclass
-class Report:
+class Display:
     """What is measured: a progress bar and an object each second, at the end text or an object.
 
     The bar is shown within a `with` block; `rates` are for a plot.

@@ -107,7 +107,7 @@ def ping(
         )
     probes = Probes(expectation(expect), size, new_mark(), b"" if target.udp else b"\n")
     # Twisted is imported when something is measured: `--help` must not pay for it.
-    from uppercase.commands.ping._run import DatagramRun, Run, StreamRun
+    from uppercase.commands.ping._run import DatagramRun, ProbeRun, StreamRun
 
     with running() as (reactor, wait):
         soon = reactor.callFromThread
@@ -117,7 +117,7 @@ def ping(
             display = Display(target, timeout, tracker.totals, as_json=as_json, **shown)
             times = schedule(interval, count, deadline)
             given = reactor, target, tracker, times, deadline, display
-            run: Run = DatagramRun(*given, address) if address else StreamRun(*given)
+            run: ProbeRun = DatagramRun(*given, address) if address else StreamRun(*given)
             wait(run.open())
             if address is addresses[0] and not as_json:
                 what = f"{size} bytes, expecting {' then '.join(expect)}"

@@ -52,7 +52,7 @@ beyond it the oldest is given up. A quarter of the 1,024 descriptors that a proc
 
 
 @dataclass(eq=False)
-class Run(ABC):
+class ProbeRun(ABC):
     """Sends every probe when it is planned and reports what comes, until nothing is awaited.
 
     What happens meanwhile is called in order, in between; what it raises ends the run. How a probe
@@ -138,7 +138,7 @@ class Run(ABC):
 
 
 @dataclass(eq=False)
-class DatagramRun(Run):
+class DatagramRun(ProbeRun):
     """A datagram for each probe, from one connected socket; `_waiting` has found no room so far."""
 
     address: Address
@@ -177,7 +177,7 @@ class DatagramRun(Run):
 
 
 @dataclass(eq=False)
-class StreamRun(Run):
+class StreamRun(ProbeRun):
     """A line for each probe; the connections behind it come and go."""
 
     _notice: str = field(default="", init=False)
