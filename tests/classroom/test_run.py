@@ -250,12 +250,15 @@ HOSTILE = (
 """It ignores signals, has daemons and a child that has left its process group, and floods."""
 
 
-@pytest.mark.parametrize("option", ["--record", "--timeline"])
+@pytest.mark.parametrize(
+    "option", ["--record", "--timeline", "--junit", "--gradescope", "--report"]
+)
 def test_a_file_that_cannot_be_written_is_refused_before_the_program_runs(
     option: str, tmp_path: Path
 ) -> None:
     begun = tmp_path / "begun"
-    done = run_process("run", option, "/proc/class.svg", "--", "touch", str(begun))
+    command = ["run"] if option in ("--record", "--timeline") else ["grade", "udp-client"]
+    done = run_process(*command, option, "/proc/class.svg", "--", "touch", str(begun))
     assert done.status == 2
     assert done.stderr.startswith("uppercase: cannot write /proc/class.svg: ")
     assert not begun.exists()

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from uppercase.client.target import Target
-from uppercase.commands._options import acceptable
+from uppercase.commands._options import Expect, acceptable
 from uppercase.commands.bench import Display
 from uppercase.commands.bench._plan import Counts, Latencies, Plan, Workload
 from uppercase.commands.bench._run import DatagramLoad, StreamLoad
@@ -37,10 +37,10 @@ def upper(message: bytes) -> bytes:
 class Stream:
     """A load on one end of a stream, a test on the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, expect: Expect = upper) -> None:
         self.clock = Clock()
         self.counts = Counts(Latencies())
-        self.workload = Workload(upper, SIZE, 50, b"\n")
+        self.workload = Workload(expect, SIZE, 50, b"\n")
         ours, self.server = socket.socketpair()
         ours.setblocking(False)
         self.load = StreamLoad(ours, plan(), self.workload, self.counts, self.clock)
@@ -142,17 +142,28 @@ def test_a_server_that_breaks_off_is_said_so_once_it_is_read(stream: Stream) -> 
         stream.load.receive()
 
 
-@pytest.mark.parametrize(("length", "wrong"), [(0, 0), (SIZE // 2, 0), (SIZE - 1, 1)])
+@pytest.mark.parametrize(
+    ("expect", "asked", "length", "wrong", "lost"),
+    [
+        (upper, 2, 0, 0, 2),
+        (upper, 2, SIZE // 2, 0, 2),
+        (upper, 2, SIZE - 1, 1, 1),
+        (upper, 1, 2 * SIZE - 1, 0, 0),
+        (lambda _: b"", 2, 1, 0, 1),
+    ],
+)
 def test_a_reply_without_its_end_is_wrong_and_half_of_one_still_comes(
-    stream: Stream, length: int, wrong: int
+    expect: Expect, asked: int, length: int, wrong: int, lost: int
 ) -> None:
     """A slow network brings it in pieces; a server may leave out its end."""
-    stream.load.offer(2, 0.0)
-    stream.load.flush()
-    stream.server.sendall(stream.workload.replies[0][:length])
-    stream.load.receive()
-    stream.load.abandon()
-    assert (stream.counts.wrong, stream.counts.lost) == (wrong, 2 - wrong)
+    stream = Stream(expect)
+    with closing(stream.load.connection), stream.server:
+        stream.load.offer(asked, 0.0)
+        stream.load.flush()
+        stream.server.sendall(b"".join(stream.workload.replies)[:length])
+        stream.load.receive()
+        stream.load.abandon()
+    assert (stream.counts.wrong, stream.counts.lost) == (wrong, lost)
 
 
 def test_a_reply_after_the_timeout_is_late(stream: Stream) -> None:
@@ -226,6 +237,13 @@ def test_datagrams_lost_late_duplicate_and_wrong_are_told_apart(pair: Datagrams)
     pair.answer(third)
     assert pair.outcome() == (1, 1, 1, 1, 1)
     assert pair.counts.pending == 0
+
+
+def test_a_reply_with_more_at_its_end_is_wrong(pair: Datagrams) -> None:
+    [reply] = pair.ask(1)
+    pair.server.send(reply + b"?")
+    pair.load.receive()
+    assert pair.outcome() == (0, 0, 0, 0, 1)
 
 
 def test_a_wrong_reply_put_down_to_another_datagram_costs_it_nothing(pair: Datagrams) -> None:

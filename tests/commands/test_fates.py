@@ -28,23 +28,30 @@ def test_it_prints_the_labs_own_key_a_line_a_datagram() -> None:
     assert outcome.status == 0
 
 
-def test_an_output_that_somebody_made_non_blocking_loses_no_line() -> None:
+@pytest.mark.parametrize(
+    ("stream", "arguments", "lines"),
+    [("stdout", ["fates", "--seed=7", "-n9000"], 9000), ("stderr", ["?"], 1)],
+)
+def test_a_stream_that_somebody_made_non_blocking_loses_no_line(
+    stream: str, arguments: list[str], lines: int
+) -> None:
     """A terminal's descriptor is shared: another program may have changed it for all."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
+    filled = os.write(writer, bytes(1 << 20))
 
     def read() -> None:
-        time.sleep(0.2)  # until the pipe is full
-        with open(reader) as pipe:
-            received.extend(pipe)
+        time.sleep(0.2)  # until it is waited for
+        with open(reader, "rb") as pipe:
+            received.append(pipe.read())
 
-    received: list[str] = []
+    received: list[bytes] = []
     thread = threading.Thread(target=read)
     thread.start()
-    with open(writer, "w") as pipe, mock.patch.object(sys, "stdout", pipe):
-        assert main(["fates", "--seed=7", "-n", "9000"]) == 0
+    with open(writer, "w") as pipe, mock.patch.object(sys, stream, pipe):
+        main(arguments)
     thread.join()
-    assert len(received) == 9000
+    assert received[0].count(b"\n", filled) == lines
 
 
 def test_equal_options_give_equal_fates_and_another_seed_others(capsys: Capture) -> None:

@@ -3,12 +3,14 @@
 All tests that draw them are here, so that few processes have to load the library.
 """
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 from xml.etree import ElementTree
 
 import pytest
@@ -17,6 +19,7 @@ from tests.client.servers import drop, free_port, tcp_server, udp_server
 from tests.commands.command import environment, run
 from uppercase.__main__ import main
 from uppercase.client.target import Target
+from uppercase.commands._options import ANY_PATH, try_to_write
 from uppercase.commands._report import histogram, save_plot, throughput
 from uppercase.commands.ping import save_plot as ping_plot
 from uppercase.commands.ping._tracker import Finding, Totals, Verdict
@@ -86,6 +89,25 @@ def test_where_nothing_can_be_measured_no_picture_is_left(command: str, tmp_path
     path = tmp_path / "rtt.svg"
     assert run(command, "--plot", str(path), f":{free_port()}").status == 1
     assert not path.exists()
+
+
+def test_whether_a_file_can_be_written_is_asked_of_the_file_and_of_no_pipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe's reader would be waited for, and see an end of what has not begun."""
+    file, pipe = tmp_path / "file", tmp_path / "pipe"
+    file.touch()
+    os.mkfifo(pipe)
+    monkeypatch.setattr(Path, "open", mock.Mock(side_effect=PermissionError))
+    try_to_write(pipe)
+    with pytest.raises(PermissionError):
+        try_to_write(file)
+
+
+def test_a_path_that_somebody_else_opens_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program's argument may be the name of a file that only the program can read."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert ANY_PATH.convert(__file__, None, None) == __file__
 
 
 def test_bench_shows_throughput_and_latencies(tmp_path: Path) -> None:

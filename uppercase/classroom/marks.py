@@ -131,7 +131,6 @@ def write_report(exercise: Exercise, marks: Sequence[Mark], folder: Path) -> Non
             f'<tr class="{word}"><td>{word}</td><td>{mark.points} of {mark.check.points}</td>'
             f"<td>{name}</td><td>{escape(mark.sentence)}</td></tr>"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'

@@ -279,7 +279,7 @@ def endpoint_for(target: Target, reactor: IReactor) -> interfaces.IStreamClientE
             )
         return endpoints.UNIXClientEndpoint(reactor, target.unix, CONNECT_TIMEOUT)
     # A look-up would lose the scope of an address, and take a thread and 0.3 s to be refused.
-    literal = ":" in target.host or (isIPAddress(target.host) and not target.family)
+    literal = ":" in target.host or isIPAddress(target.host)
     family = family_of(target.host) if literal else target.family
     maker = _FAMILIES.get(family, endpoints.HostnameEndpoint)
     return maker(reactor, target.host, target.port, CONNECT_TIMEOUT)  # type: ignore[no-any-return]

@@ -173,9 +173,10 @@ def require_matplotlib(complaint: str) -> None:
 
 def try_to_write(path: Path) -> None:
     """Raise `OSError` if a file could not be written; one that is not there yet is not made."""
-    if path.is_file() or not path.exists():  # A pipe would be waited for.
-        with path.open("ab") if path.exists() else TemporaryFile(dir=path.parent):
-            pass
+    if path.is_file():
+        path.open("ab").close()
+    elif not path.exists():  # A pipe would be waited for.
+        TemporaryFile(dir=path.parent).close()
 
 
 def acceptable(counts: Any, max_loss: float) -> bool:

@@ -344,8 +344,9 @@ def grade(
         return _list()
     if exercise is None or not command:
         raise UserError("got no program; uppercase grade EXERCISE -- COMMAND ARG... is accepted")
-    _refuse_unwritable(junit, gradescope)
     wanted = find_exercise(exercise)
+    _save(report, partial(Path.mkdir, parents=True, exist_ok=True))
+    _refuse_unwritable(junit, gradescope, report and report / "index.html")
     marks: list[Mark] = []
     _leave_nobody_behind()
     with running():

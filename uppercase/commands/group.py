@@ -253,7 +253,7 @@ def group() -> None:
 
 
 class _Patient(io.FileIO):
-    """Waits for room, where another program that shares a stream has made it non-blocking."""
+    """Waits for room, where a program that shares a stream has made it non-blocking, or will."""
 
     def write(self, data: Any) -> int:
         while (written := super().write(data)) is None:  # Python would raise an error, or lose it.
@@ -264,9 +264,8 @@ class _Patient(io.FileIO):
 def _patient(stream: Any) -> Any:
     """Return a standard stream that waits for room."""
     with suppress(OSError):  # that it has no descriptor
-        if not os.get_blocking(number := stream.fileno()):
-            raw = io.BufferedWriter(_Patient(number, "w", closefd=False))
-            return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True)
+        raw = io.BufferedWriter(_Patient(stream.fileno(), "w", closefd=False))
+        return io.TextIOWrapper(raw, stream.encoding, stream.errors)
     return stream
 
 
