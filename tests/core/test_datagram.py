@@ -281,8 +281,10 @@ def test_the_same_from_many_clients_is_no_loop() -> None:
 def test_the_loop_guard_can_be_set_and_turned_off() -> None:
     found = responder(loop_guard=2)
     assert [bool(answer(found, datagram(b"ECHO"))) for _ in range(3)] == [True, True, False]
-    found = responder(loop_guard=0)
-    assert all(answer(found, datagram(b"ECHO")) for _ in range(1000))
+    off = DatagramLimits(loop_guard=0)
+    told: Any = {"observer": Notebook(), "tell_each": True}
+    for found in (Responder(applied(), off), Responder(applied(), off, **told)):
+        assert all(answer(found, datagram(b"ECHO")) for _ in range(1000))
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 20])
@@ -451,8 +453,29 @@ def test_who_is_told_of_several_is_told_of_what_was_sent_and_numbers_go_on(
         Several(Direction.REPLY, {client: 2}),
     ]
     assert isinstance(notebook.events[2], Dropped)
-    answer(found, datagram(b"four"))
-    assert notebook.events[3] == Received(client, b"four", 4)
+    (reply,) = answer(found, datagram(b"four"))
+    assert isinstance(reply, Answer)
+    found.sent(reply)
+    assert notebook.events[3:] == [
+        Received(client, b"four", 4),
+        Replied(client, b"FOUR", b"four", 4),
+    ]
+
+
+def test_what_nobody_numbers_has_no_number() -> None:
+    notebook = Notebook()
+    found = Responder(applied(), observer=notebook, tell_each=True)
+    (reply,) = answer(found, datagram())
+    assert isinstance(reply, Answer)
+    found.sent(reply)
+    answer(found, datagram(truncated=True))
+    told: list[Any] = notebook.events
+    assert [(type(event), event.number) for event in told] == [
+        (Received, 0),
+        (Replied, 0),
+        (Received, 0),
+        (Dropped, 0),
+    ]
 
 
 def test_a_rate_and_a_lab_hold_for_those_too_of_whom_nobody_wants_to_be_told() -> None:

@@ -161,7 +161,7 @@ def test_what_a_terminal_sends_to_everybody_ends_no_worker_that_only_imports(
     done = subprocess.run(
         [sys.executable, "-m", "uppercase.taps._worker", str(os.getpid()), "uppercase.taps.tcp"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        input="[]",
+        input=json.dumps([str(tmp_path), *sys.path]),
         capture_output=True,
         text=True,
         check=False,

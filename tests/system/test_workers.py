@@ -737,10 +737,14 @@ def test_systemd_passes_sockets_and_is_told(tmp_path: Path) -> None:
 def test_a_worker_finds_what_its_supervisor_finds(tmp_path: Path) -> None:
     """However that has come by its packages: some ways of shipping a program set `sys.path`."""
     (tmp_path / "brought").mkdir()
-    (tmp_path / "brought" / "along.py").write_text("def say(text: str) -> str: return text + '!'\n")
+    (tmp_path / "brought" / "colorsys.py").write_text("raise ValueError('not the one of Python')")
+    (tmp_path / "brought" / "along.py").write_text(
+        "import colorsys\ndef say(text: str) -> str: return text + '!'\n"
+    )
     (tmp_path / "start.py").write_text(
-        "import sys\nif not sys.argv[0].endswith('_worker.py'):\n"
-        f"    sys.path.append({str(tmp_path / 'brought')!r})\nfrom along import say\n"
+        "import pathlib, sys\nif not sys.argv[0].endswith('_worker.py'):\n"
+        f"    sys.path += [{str(tmp_path / 'brought')!r}, pathlib.Path('no text')]\n"
+        "from along import say\n"
     )
     with served(*ONE, "-t", "start:say", "--framing=line", cwd=tmp_path) as server:
         assert ask(server.port) == b"hello!\n"

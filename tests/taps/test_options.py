@@ -3,7 +3,9 @@
 import os
 import re
 import resource
+from contextlib import nullcontext
 from dataclasses import fields
+from errno import EACCES
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -244,14 +246,18 @@ def test_a_pid_file_that_there_is_no_room_for_is_a_sentence(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("writable", [True, False])
 def test_a_pid_file_may_be_all_that_the_system_lets_a_service_write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    writable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As by a profile of AppArmor's, of which the file's mode knows nothing."""
-    monkeypatch.setattr(
-        "uppercase.taps._process.TemporaryFile", mock.Mock(side_effect=PermissionError)
-    )
-    check_places({"pidfile": str(tmp_path / "twistd.pid")})
+    """As by a profile of AppArmor's, of which the folder's mode knows nothing."""
+    refuse = mock.Mock(side_effect=PermissionError(EACCES, "Permission denied"))
+    monkeypatch.setattr("uppercase.taps._process.TemporaryFile", refuse)
+    monkeypatch.setattr(os, "access", lambda place, _: writable or place != str(tmp_path))
+    sentence = pytest.raises(UserError, match=r"pid file \S+ \(permission denied\); name another")
+    with nullcontext() if writable else sentence:
+        check_places({"pidfile": str(tmp_path / "twistd.pid")})
+    refuse.assert_called_once_with(dir=str(tmp_path))
 
 
 def test_a_folder_to_run_in_may_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

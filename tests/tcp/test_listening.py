@@ -14,7 +14,7 @@ from twisted.internet import tcp, unix
 from twisted.internet.address import UNIXAddress
 from twisted.internet.defer import DeferredQueue
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IReactorFDSet
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorFDSet
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Port
@@ -217,22 +217,32 @@ async def test_whoever_connects_is_served_as_by_twisteds_port(kind: str, tmp_pat
     await acceptor.stopListening()
 
 
+@pytest.mark.parametrize("fault", ["connectionMade", "readConnectionLost"])
 async def test_a_fault_at_one_connection_costs_the_next_one_nothing(
-    logged_errors: LoggedErrors,
+    fault: str, logged_errors: LoggedErrors
 ) -> None:
     """It has the same descriptor's number, which must not be taken for known."""
 
+    @implementer(IHalfCloseableProtocol)
     class Echo(Protocol):
         transport: Any
 
         def connectionMade(self) -> None:
             made.append(self)
-            if len(made) == 1:
+            self.fail_in("connectionMade")
+
+        def fail_in(self, method: str) -> None:
+            if len(made) == 1 and method == fault:
                 raise ValueError("on purpose")
 
         def dataReceived(self, data: bytes) -> None:
             self.transport.write(data)
+
+        def readConnectionLost(self) -> None:
+            self.fail_in("readConnectionLost")
             self.transport.loseConnection()
+
+        def writeConnectionLost(self) -> None: ...
 
         def connectionLost(self, reason: object = None) -> None:
             ended.put(None)
@@ -248,6 +258,7 @@ async def test_a_fault_at_one_connection_costs_the_next_one_nothing(
     for _ in range(2):
         with socket.create_connection((host.host, host.port), timeout=10) as client:
             client.sendall(b"hello")
+            client.shutdown(socket.SHUT_WR)
             await ended.get().addTimeout(10, installed)
             with suppress(ConnectionResetError):
                 replies.append(client.recv(100))

@@ -1,10 +1,12 @@
 """Sockets: the strings that describe them, those from elsewhere, and what cannot be had."""
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 from ipaddress import ip_address
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from tests.udp.helpers import applied, ask, client, in_thread, served
 from uppercase.core.responder import Responder
 from uppercase.errors import BadValue, CannotListen
 from uppercase.udp import serve
-from uppercase.udp.sockets import adopt_socket, open_for_each, opener_of_string
+from uppercase.udp.sockets import adopt_socket, ask_receive_buffer, open_for_each, opener_of_string
 
 
 def listen_on(description: str) -> Any:
@@ -98,6 +100,21 @@ def test_an_address_in_use_is_one_sentence_and_leaves_nothing_open() -> None:
             listen_on(f"udp:{number}:interface=127.0.0.1")
         assert len(os.listdir("/proc/self/fd")) == len(before)
     assert str(caught.value).startswith(f"cannot listen on UDP 127.0.0.1:{number}: another ")
+
+
+def test_a_system_that_refuses_a_large_receive_buffer_is_asked_for_less() -> None:
+    asked: list[int] = []
+
+    def set_option(level: int, option: int, size: int) -> None:
+        asked.append(size)
+        if size > 1500:
+            raise OSError(errno.ENOBUFS, "too much")
+
+    sock: Any = SimpleNamespace(setsockopt=set_option)
+    ask_receive_buffer(sock, 4096)
+    assert asked == [4096, 2048, 1024]
+    ask_receive_buffer(sock, 0)
+    assert len(asked) == 3
 
 
 def test_a_link_local_address_without_its_interface_is_told_what_it_lacks() -> None:

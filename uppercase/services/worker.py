@@ -148,7 +148,8 @@ class Worker(ProcessProtocol):
             ours.reactor.callLater(0, self._ended)
         else:
             self.pid = self.transport.pid
-            self.transport.write(json.dumps(sys.path).encode())
+            searched = [each for each in sys.path if isinstance(each, str)]  # As Python does.
+            self.transport.write(json.dumps(searched).encode())
             self.transport.closeStdin()
             self._tell(json.dumps(assignment).encode())
 

@@ -38,13 +38,11 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     die_with(int(supervisor))
-    # A script's folder is searched first.
-    if not sys.flags.safe_path:
-        del sys.path[0]
-    # Where else the supervisor looks: what has started it may have brought its packages along. Not
-    # in the current folder, which twistd searches first, but after it has loaded this package.
-    known = {*sys.path, os.getcwd(), ""}
-    sys.path[:0] = [each for each in json.load(sys.stdin) if each not in known]
+    # Where the supervisor looks, not in this script's folder: what has started it may have brought
+    # its packages along. Nor in the current folder, unless Python would: twistd searches it first,
+    # but after it has loaded this package.
+    here = {os.getcwd(), ""}.difference(sys.path)
+    sys.path[:] = [each for each in json.load(sys.stdin) if each not in here]
     from uppercase.services.worker import begin, run
 
     assignment = begin()
