@@ -188,6 +188,16 @@ def test_a_server_has_longer_to_start_where_the_machine_has_no_time(
         assert program.serves("tcp")
 
 
+def test_a_server_that_never_listens_is_waited_for_so_many_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = iter([None, None])
+    monkeypatch.setattr(captive, "listens", lambda *_: next(looks))
+    monkeypatch.setattr(captive, "_STARTS_WITHIN", 0.1)
+    with Program(["sleep", "60"], 1) as program:
+        assert not program.serves("tcp")
+
+
 def test_a_server_that_has_ended_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[object] = []
     monkeypatch.setattr(captive, "listens", lambda *_: looks.append(_))

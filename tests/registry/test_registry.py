@@ -146,10 +146,11 @@ class TestThreeDoors:
     def test_an_entry_point_of_a_project_in_the_current_directory_is_found(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As an editable install leaves it there, where Python searches it."""
+        """As an editable install leaves it there, where Python searches it, and elsewhere too."""
         project.module("acme_here", SHOUT)
         project.distribution("acme", "loud = acme_here:shout")
-        info = (project.site / "acme-1.5.dist-info").rename(project.here / "acme.egg-info")
+        info = project.here / "acme.egg-info"
+        shutil.copytree(project.site / "acme-1.5.dist-info", info)
         (info / "METADATA").rename(info / "PKG-INFO")
         monkeypatch.syspath_prepend("")
         assert reply("loud", b"hi") == b"HI!"
@@ -640,19 +641,31 @@ class TestBrokenPlugins:
         )
 
     @pytest.mark.parametrize("thorough", [False, True])
-    def test_what_twisted_gives_up_at_is_named(self, project: Project, thorough: bool) -> None:
-        """Such as Flask's `request`, which fails whatever it is asked outside of a request."""
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [("RuntimeError", "importing it raised RuntimeError: no"), ("SystemExit", "it ends the")],
+    )
+    def test_what_twisted_gives_up_at_is_named(
+        self, project: Project, error: str, said: str, thorough: bool
+    ) -> None:
+        """Such as Flask's `request`, which fails whatever it is asked outside of a request.
+
+        So is what was wrong before, and of what is not known then nothing is said.
+        """
+        broken = project.drop_in("acme_broken", "1 / 0")
+        project.drop_in("acme_fine", SHOUT)
         file = project.drop_in(
             "acme_lazy",
-            """\
+            f"""\
             class Lazy:
                 def __getattr__(self, name):
-                    raise RuntimeError("not now")
+                    raise {error}("no")
             lazy = Lazy()
             """,
         )
-        problem = only(project.problems(thorough=thorough))
-        assert str(problem) == f"{file}, line 3: importing it raised RuntimeError: not now"
+        first, second = map(str, project.problems(thorough=thorough))
+        assert first.startswith(f"{broken}, line 1: importing it raised ZeroDivisionError")
+        assert second.startswith(f"{file}, line 3: {said}")
 
     def test_a_syntax_error_is_placed_where_it_is(self, project: Project) -> None:
         module = project.module("acme_behind", "\ndef f(:")
@@ -874,7 +887,11 @@ class TestBrokenPlugins:
 
     @pytest.mark.parametrize(
         ("tail", "said"),
-        [("", "Plugin is a class and no instance of it is here"), ("plugin = Plugin()", "")],
+        [
+            ("", "Plugin is a class and no instance of it is here"),
+            ("plugin = Plugin()", ""),
+            ("plugin = type('Better', (Plugin,), {})()", ""),
+        ],
     )
     def test_a_class_without_an_instance_is_a_near_miss(
         self, project: Project, tail: str, said: str

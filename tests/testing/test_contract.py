@@ -109,6 +109,57 @@ def test_a_broken_law_is_named_with_the_smallest_case(target: object, law: str, 
     assert re.sub(r"'\d+ '", "'N '", example) == case or law == "time"
 
 
+def examine(test: _examination.Test, count: int) -> None:
+    law = Law("", "", lambda examined: examined.hold(test, (), st.integers(0, 1000)), False)
+    _examination.Examination("uppercase", count=count).verify(law)
+
+
+@pytest.mark.parametrize(("limit", "smallest"), [(10.0, True), (0.0, False)])
+def test_the_smallest_of_what_is_drawn_is_shown(
+    limit: float, smallest: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else, when the time is over, the first."""
+
+    async def holds(number: int) -> None:
+        if number > 70:
+            monkeypatch.setattr(_examination, "KIT_SEARCH_TIME", limit)
+            raise _examination.Broken("x" * number)
+
+    with pytest.raises(_examination.Broken) as caught:
+        examine(holds, 100)
+    assert (len(caught.value.example) == 71) is smallest
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_law_that_is_broken_now_and_then_is_broken(times: int) -> None:
+    """Although hypothesis does not find it broken again, or not twice."""
+    left = iter(range(times))
+
+    async def holds(_: int) -> None:
+        for _ in left:
+            raise _examination.Broken("?")
+
+    with pytest.raises(_examination.Broken):
+        examine(holds, 1)
+
+
+def test_as_many_cases_are_drawn_as_were_asked_for() -> None:
+    seen = set()
+
+    async def holds(number: int) -> None:
+        seen.add(number)
+
+    examine(holds, 7)
+    assert len(seen) == 7
+
+
+def test_an_error_has_its_place_in_a_file_of_the_author() -> None:
+    with pytest.raises(ZeroDivisionError) as caught:
+        exec("1 / 0")
+    assert _examination.place_of(caught.value).startswith(f" ({__file__}, line ")
+    assert _examination.place_of(ValueError()) == ""
+
+
 def test_every_law_has_a_transform_that_breaks_it() -> None:
     assert {law for _, law, _ in BROKEN} == {law.name for law in LAWS}
 

@@ -226,8 +226,7 @@ class Examination:
         self.pairs = sorted(pairs, key=lambda pair: len(pair[0]) + len(pair[1]))
         self._left_out = 0
         self._count = count
-        # Without strategies there is nothing to draw.
-        self._drawn: dict[Strategies, list[Case]] = {(): []}
+        self._drawn: dict[Strategies, list[Case]] = {}
         self._waiter = Waiter([self._transform])
         self._most = ASYNC_WINDOW if is_async(self._transform) else _THREADS
         self._unanswered: Unanswered | None = None
