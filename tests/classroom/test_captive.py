@@ -188,6 +188,15 @@ def test_a_server_has_longer_to_start_where_the_machine_has_no_time(
         assert program.serves("tcp")
 
 
+def test_a_server_that_has_ended_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(captive, "listens", lambda *_: looks.append(_))
+    with Program(["true"], 1) as program:
+        program.wait(30)
+        assert not program.serves("tcp")
+    assert not looks
+
+
 def test_java_has_the_addresses_that_it_reserves() -> None:
     """Half of the limit for its heap, 1.25 GiB for classes and code, and some for libraries."""
     size = LIMITS["RLIMIT_AS"] // 2 + 1536 * MIB

@@ -24,6 +24,7 @@ from uppercase.classroom import Recorder, Timeline, draw_packets, draw_svg, draw
 from uppercase.classroom.page import Audience
 from uppercase.classroom.page._audience import COUNTS
 from uppercase.classroom.picture import save_timeline
+from uppercase.classroom.timeline import ClientArrows
 from uppercase.core.events import Chunk, Closed, Direction, Event, HalfClosed, Opened, Outcome
 from uppercase.errors import UserError
 from uppercase.lab import UDP_PRESETS, Experiment, answer_key, make_experiment
@@ -179,8 +180,18 @@ def test_a_reply_that_was_not_delayed_arrives_when_it_leaves_and_is_shown_as_it_
     assert arrows == ['|- 1 "a" ->|', '|<* 1 "A" *|', "|<* 1  *|"]
 
 
+def test_nothing_is_kept_of_an_exchange_that_is_forgotten() -> None:
+    made = ClientArrows()
+    about = {"data": "A", "fates": "x", "fate": "delayed", "direction": "reply"}
+    events = [(event, number) for event in ("impaired", "replied") for number in (1, 2)]
+    for event, number in events:
+        made.take(json.loads(row(event=event, number=number, **about)))
+        made.forget(1)
+    assert [(arrow.number, arrow.words) for arrow in made.arrows] == [(1, ""), (2, "delayed")]
+
+
 @pytest.mark.parametrize("actions", [[], ["lost"]])
-@pytest.mark.parametrize("text", ["hello", "\u6f22", "\u6f22" * 40, "Z\u0337\u0322a"])
+@pytest.mark.parametrize("text", ["hello", "\u6f22", "\u6f22" * 40, "\uff21", "Z\u0337\u0322a"])
 def test_lines_stand_below_each_other_whatever_letters_are_on_an_arrow(
     text: str, actions: list[str]
 ) -> None:
@@ -191,7 +202,7 @@ def test_lines_stand_below_each_other_whatever_letters_are_on_an_arrow(
     rows.append(row(event="replied", **about))
     *_, request, reply = draw_text(timeline_of(b"\n".join([b'{"record": 1}', *rows])))
     for line in request, reply:
-        wide, marks = line.count("\u6f22"), sum(map(line.count, "\u0337\u0322"))
+        wide, marks = (sum(map(line.count, each)) for each in ("\u6f22\uff21", "\u0337\u0322"))
         assert line[54 - wide + marks] == "|"
         # A cut takes the text's end, and not the number.
         assert " 1 " in line
@@ -373,6 +384,9 @@ def test_no_page_ends_within_a_line_of_text(
         heights = [text.get_position()[1] for text in page.texts]
         assert top + 10 < min(heights)
         assert max(heights) < bottom - 4
+        boxes: Any = [text.get_bbox_patch() for text in page.texts]
+        colours = {(box.get_facecolor()[:3], box.get_edgecolor()[3]) for box in boxes}
+        assert colours == {((1.0, 1.0, 1.0), 0.0)}, "lines go through words, or round them"
 
 
 def test_a_picture_of_thousands_says_what_to_do_instead(tmp_path: Path) -> None:

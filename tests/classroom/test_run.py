@@ -170,6 +170,7 @@ def test_a_program_that_asks_somebody_else_is_told_where_the_service_is() -> Non
         (["--timeline", "no/x.svg", "--", "true"], "cannot write no/x.svg: there is no folder no"),
         (["-u", "--seed", "7", "--", "true"], "got --seed where nothing is random; add a lab"),
         (["--seed", "7", "--slice", "1", "--", "true"], "got --seed where nothing is random"),
+        ([], "Missing argument '-- COMMAND ARG...'"),
         (["--port", "70000", "--", "true"], "got '70000'; a port is a whole number"),
     ],
 )

@@ -79,6 +79,7 @@ def test_a_command_s_help_has_its_options_in_sections(capsys: pytest.CaptureFixt
             {"transform": "uppercase", "port": "any free one", "seed": "random", "timeout": "5m"},
         ),
         ("grade", {"port": "any free one", "jobs": "8"}),
+        ("try", {"max-length": "64k", "max-output": "1M"}),
     ],
 )
 def test_defaults_are_those_that_scripts_rely_on(command: str, defaults: dict[str, str]) -> None:

@@ -324,6 +324,8 @@ def test_a_line_that_still_comes_is_not_taken_for_a_wrong_one() -> None:
     lines.dataReceived(b"ERROR")
     assert lines.stuck(tracker) == b"ERROR"
     assert lines.stuck(tracker) == b""
+    lines.dataReceived(b"\nmore than was asked for\n?")
+    assert lines.stuck(tracker) == b"?"
 
 
 @pytest.mark.parametrize("ended", ["half", "whole"])

@@ -54,6 +54,16 @@ def in_turn(*behaviours: TcpBehaviour) -> TcpBehaviour:
     return behave
 
 
+def half_a_reply(connection: socket.socket, server: Server) -> None:
+    connection.sendall(connection.recv(64).upper()[:40])
+    server.ended.wait(30)
+
+
+def half_an_error(connection: socket.socket, server: Server) -> None:
+    connection.sendall(b"ERROR")
+    server.ended.wait(30)
+
+
 @pytest.fixture
 def lecture(tmp_path: Path) -> Iterator[str]:
     port = free_port(socket.SOCK_STREAM)
@@ -102,6 +112,18 @@ def test_a_server_that_closes_after_some_replies_is_pinged_on() -> None:
         outcome = ping("-c", "6", server.address)
     assert (outcome.status, outcome.stderr) == (0, notice(server.address, "3 replies"))
     assert len(server.peers) == 4
+
+
+@pytest.mark.parametrize(
+    ("behaviours", "wrong"),
+    [([half_a_reply], 0), ([one_reply, half_a_reply], 0), ([one_reply, half_an_error], 1)],
+)
+def test_half_a_reply_is_not_wrong_on_a_shared_connection_nor_on_one_of_its_own(
+    behaviours: list[TcpBehaviour], wrong: int
+) -> None:
+    with tcp_server(in_turn(*behaviours)) as server:
+        outcome = ping("-c", f"{len(behaviours)}", "-W", "700ms", "--json", server.address)
+    assert (summary(outcome)["lost"], summary(outcome)["wrong"]) == (1 - wrong, wrong)
 
 
 def test_a_unix_socket_is_pinged_on_too(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from tests.commands.certificates import Certificate, make_certificate
 from tests.commands.command import Outcome, Piped, environment, run
 from uppercase.client.target import Target
 from uppercase.commands import write_all
+from uppercase.commands.send import _notice
 from uppercase.commands.send._stream import (
     LINE_QUIET_TIME,
     TLS_QUIET_TIME,
@@ -514,11 +515,22 @@ async def test_a_line_that_meets_a_closing_connection_is_asked_over_a_new_one() 
     assert len(server.peers) == 2
 
 
+def test_a_program_is_not_told_what_takes_so_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a person wonders; of a program's, standard error has errors alone."""
+    monkeypatch.setattr("uppercase.commands.send._CONNECT_NOTICE", 0.0)
+    with _notice(Target()):
+        time.sleep(0.1)
+    assert capsys.readouterr().err == ""
+
+
 @in_reactor
 async def test_who_never_replies_to_a_line_is_said_so() -> None:
-    async with lines_to(close_unanswered, 10.0) as (lines, _server):
+    async with lines_to(close_unanswered, 10.0) as (lines, server):
         with pytest.raises(NetworkError, match="closed the connection without a reply"):
             await lines.ask(b"hello")
+    assert len(server.peers) == 1, "it is asked once more"
 
 
 def floods(connection: socket.socket, server: Server) -> None:

@@ -172,9 +172,9 @@ def run(
     given = _given(options)
     of_tcp = {*labs.TCP_OPTIONS, *labs.TCP_PRESETS}
     of_udp = {*labs.UDP_OPTIONS, *labs.UDP_PRESETS}
-    for name in sorted({*given, lab or ""} & (of_tcp - of_udp if udp else of_udp - of_tcp)):
+    if foreign := {*given, lab or ""} & (of_tcp - of_udp if udp else of_udp - of_tcp):
         fix = "TCP only; leave out" if udp else "UDP only; add"
-        raise UserError(f"got {name}, which is for {fix} -u")
+        raise UserError(f"got {min(foreign)}, which is for {fix} -u")
     service = ObservedService(
         udp=udp, transforms=transforms, port=port, lab=lab, options=given, seed=seed
     )
