@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import sys
+import threading
 from collections.abc import Awaitable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -139,6 +140,23 @@ def test_a_reactor_that_has_been_stopped_is_not_waited_for(monkeypatch: pytest.M
     monkeypatch.setattr(awaiting, "the_reactor", lambda: stopped)
     with pytest.raises(RuntimeError, match="cannot run again"):
         awaiting.Waiter([]).wait_for(cast(Awaitable[bytes], Deferred()))
+
+
+def test_a_reactor_that_was_run_to_wait_runs_no_longer_than_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = threading.Event()
+    reactor = SimpleNamespace(
+        running=False,
+        callWhenRunning=lambda call: call(),
+        run=lambda _: ended.wait(10),
+        callFromThread=lambda call: call(),
+        crash=ended.set,
+    )
+    monkeypatch.setattr(awaiting, "the_reactor", lambda: reactor)
+    with awaiting.Waiter([]):
+        assert not ended.is_set()
+    assert ended.is_set()
 
 
 def test_a_thread_that_the_system_does_not_give_is_not_waited_for(

@@ -122,6 +122,7 @@ def test_whose_lines_were_left_out_is_told_where_a_process_has_several_services(
     left_out = json.loads(written("json", *[CLOSED] * 3, service="exam").splitlines()[1])
     assert (left_out["protocol"], left_out["service"]) == ("TCP", "exam")
     assert left_out["text"] == "TCP exam: connections closed: too-long: 2 more since the last line"
+    assert (left_out["like"], left_out["count"]) == ("connections closed: too-long", 2)
 
 
 def test_every_service_says_that_it_is_ready_and_sums_up_in_json() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -17,9 +18,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ConnectionDone
 from twisted.internet.task import Clock
+from twisted.internet.threads import deferToThread
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from tests.system.processes import receive_all
 from tests.udp.helpers import answer, answer_batch, datagram
 from uppercase.core.events import (
     AcceptFailed,
@@ -292,6 +295,25 @@ async def test_metrics_are_opened_with_privileges_once_for_each_start() -> None:
         service.startService()
         assert service.port is port
         await service.stopService()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(b"GET /healthz HTTP/1.0\r\n\r\n", b"200 OK"), (b"GET /hea", b"")]
+)
+async def test_whoever_closes_its_side_is_answered_and_let_go(sent: bytes, status: bytes) -> None:
+    """As by `nc -N`; at the deadline its connection would be reset."""
+    service = MetricsService("0", measured_udp()[1], reactor)
+    service.startService()
+    port: Any = service.port
+
+    def ask() -> bytes:
+        with socket.create_connection(("127.0.0.1", port.getHost().port), timeout=10) as client:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+            return receive_all(client)
+
+    assert status in await deferToThread(ask)
+    await service.stopService()
 
 
 def test_metrics_that_have_not_opened_by_the_end_open_no_more(

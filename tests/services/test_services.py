@@ -299,6 +299,18 @@ def test_a_machine_without_ipv6_serves_ipv4_unless_ipv6_was_asked_for(
             ports.open_shorthands(1)
 
 
+def test_a_machine_without_ipv4_is_not_served_by_ipv6_alone(said: list[str]) -> None:
+    def lacks(host: str, port: int, workers: int) -> list[Any]:
+        error = OSError(99, "no such address")
+        raise cannot_listen("UDP", f"{host}:{port}", error) from error
+
+    ports = Ports(UDPSettings(port=7), lambda *_: False)
+    ports.open_address = lacks  # type: ignore[method-assign]
+    with pytest.raises(CannotListen, match=r"UDP 127\.0\.0\.1:7: this machine has no such"):
+        ports.open_shorthands(1)
+    assert said == []
+
+
 @pytest.mark.parametrize(("listen", "is_said"), [([], True), (["udp:0"], False)])
 async def test_that_nobody_else_can_reach_it_is_said_where_it_is_true(
     listen: list[str], is_said: bool, said: list[str]

@@ -741,9 +741,14 @@ def test_a_worker_finds_what_its_supervisor_finds(tmp_path: Path) -> None:
     (tmp_path / "brought" / "along.py").write_text(
         "import colorsys\ndef say(text: str) -> str: return text + '!'\n"
     )
+    # Such as a package that was installed since.
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "installed_since.py").touch()
     (tmp_path / "start.py").write_text(
-        "import pathlib, sys\nif not sys.argv[0].endswith('_worker.py'):\n"
+        "import os, pathlib, sys\nif sys.argv[0].endswith('_worker.py'):\n"
+        "    import installed_since\nelse:\n"
         f"    sys.path += [{str(tmp_path / 'brought')!r}, pathlib.Path('no text')]\n"
+        f"    os.environ['PYTHONPATH'] = {str(tmp_path / 'new')!r}\n"
         "from along import say\n"
     )
     with served(*ONE, "-t", "start:say", "--framing=line", cwd=tmp_path) as server:

@@ -38,11 +38,12 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     die_with(int(supervisor))
-    # Where the supervisor looks, not in this script's folder: what has started it may have brought
-    # its packages along. Nor in the current folder, unless Python would: twistd searches it first,
-    # but after it has loaded this package.
-    here = {os.getcwd(), ""}.difference(sys.path)
-    sys.path[:] = [each for each in json.load(sys.stdin) if each not in here]
+    # First where the supervisor looks: what has started it may have brought its packages along. Not
+    # in the current folder, unless Python would: twistd searches it first, but after it has loaded
+    # this package. Then where Python looks by now, but for this script's folder.
+    own = sys.path if sys.flags.safe_path else sys.path[1:]
+    here = {os.getcwd(), ""}.difference(own)
+    sys.path[:] = [*(each for each in json.load(sys.stdin) if each not in here), *own]
     from uppercase.services.worker import begin, run
 
     assignment = begin()
