@@ -29,8 +29,10 @@ class Judged(Trial):
     ) -> None:
         super().__init__([])
         self._ran = Run(output, complaint, status, rows, Timeline.of({}, []), 0.0)
+        self.labs: list[dict[str, Any]] = []
 
-    def client(self, *_: Any, **__: Any) -> Run:
+    def client(self, *_: Any, **lab: Any) -> Run:
+        self.labs.append(lab)
         return self._ran
 
 
@@ -44,6 +46,13 @@ def wrong(name: str, done: Trial, **options: Any) -> dict[str, str]:
         except Wrong as error:
             found[check.name] = str(error)
     return found
+
+
+def test_who_does_not_wait_gets_no_datagram_however_fast_the_machine_is() -> None:
+    done = Judged([], "")
+    wrong("udp-client", done)
+    assert [lab["options"] for lab in done.labs[:3]] == [{"delay": "reply:50ms"}] * 3
+    assert all("delay" not in lab["options"] for lab in done.labs[3:])
 
 
 LOST = (4, 6, 8, 9)

@@ -154,6 +154,8 @@ class TestThreeDoors:
         (info / "METADATA").rename(info / "PKG-INFO")
         monkeypatch.syspath_prepend("")
         assert reply("loud", b"hi") == b"HI!"
+        points, _ = registry.announced("uppercase.transforms")
+        assert [point.name for point in points].count("loud") == 1
 
     def test_an_entry_point_may_name_a_plain_function(self, project: Project) -> None:
         project.distribution(
