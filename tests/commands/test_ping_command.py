@@ -295,6 +295,7 @@ def test_a_mistake_is_a_sentence_and_exit_status_2(arguments: list[str], words: 
         outcome = ping("-c", "1", *arguments, address)
     assert outcome.status == 2
     assert words in outcome.stderr
+    assert b"seq=" not in outcome.stdout, "it measures first"
 
 
 def test_a_process_that_may_open_no_more_files_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
