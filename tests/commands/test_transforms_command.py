@@ -221,6 +221,15 @@ def test_try_ends_with_1_and_a_sentence_when_the_transform_fails(here: Path) -> 
     assert "over the limit of 3 (--max-output)" in bounded.stderr
 
 
+def test_what_an_author_prints_is_seen_at_once(here: Path) -> None:
+    (here / "printing.py").write_text(
+        "import os, sys\n\ndef f(text: str) -> str:\n    print('here', file=sys.stderr)\n"
+        "    os._exit(7)\n"
+    )
+    tried = run("try", "printing:f", cwd=here, data=b"hi")
+    assert (tried.status, tried.stderr) == (7, "here\n")
+
+
 def test_try_waits_for_awaited_replies(here: Path) -> None:
     (here / "slowly.py").write_text(
         """

@@ -265,7 +265,8 @@ def _patient(stream: Any) -> Any:
     """Return a standard stream that waits for room."""
     with suppress(OSError):  # that it has no descriptor
         raw = io.BufferedWriter(_Patient(stream.fileno(), "w", closefd=False))
-        return io.TextIOWrapper(raw, stream.encoding, stream.errors)
+        lines = stream.line_buffering  # Such as those that an author's code writes.
+        return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=lines)
     return stream
 
 
