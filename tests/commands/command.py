@@ -274,6 +274,30 @@ def _in_the_tests_reactor() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def read_late() -> Iterator[tuple[int, list[bytes]]]:
+    """Return the non-blocking end of a pipe that is not read at first, and what is read at last.
+
+    A terminal's descriptor is shared: another program may have changed it for all.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    received: list[bytes] = []
+
+    def read() -> None:
+        time.sleep(0.2)  # until the pipe is full, and waited for
+        with open(reader, "rb") as pipe:
+            received.append(pipe.read())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield writer, received
+    finally:
+        os.close(writer)
+        thread.join()
+
+
 def run_process(
     *arguments: str,
     data: bytes = b"",

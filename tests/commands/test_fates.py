@@ -2,13 +2,11 @@
 
 import os
 import sys
-import threading
-import time
 from unittest import mock
 
 import pytest
 
-from tests.commands.command import run
+from tests.commands.command import read_late, run
 from uppercase.__main__ import main
 from uppercase.lab import UDP_OPTIONS, UDP_PRESETS, answer_key, make_experiment
 
@@ -35,22 +33,10 @@ def test_it_prints_the_labs_own_key_a_line_a_datagram() -> None:
 def test_a_stream_that_somebody_made_non_blocking_loses_no_line(
     stream: str, arguments: list[str], lines: int
 ) -> None:
-    """A terminal's descriptor is shared: another program may have changed it for all."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
-    filled = os.write(writer, bytes(1 << 20))
-
-    def read() -> None:
-        time.sleep(0.2)  # until it is waited for
-        with open(reader, "rb") as pipe:
-            received.append(pipe.read())
-
-    received: list[bytes] = []
-    thread = threading.Thread(target=read)
-    thread.start()
-    with open(writer, "w") as pipe, mock.patch.object(sys, stream, pipe):
-        main(arguments)
-    thread.join()
+    with read_late() as (writer, received):
+        filled = os.write(writer, bytes(1 << 20))
+        with open(writer, "w", closefd=False) as pipe, mock.patch.object(sys, stream, pipe):
+            main(arguments)
     assert received[0].count(b"\n", filled) == lines
 
 

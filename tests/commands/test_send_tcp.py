@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
@@ -41,7 +40,7 @@ from tests.client.servers import (
     wrong_stream,
 )
 from tests.commands.certificates import Certificate, make_certificate
-from tests.commands.command import Outcome, Piped, environment, run
+from tests.commands.command import Outcome, Piped, environment, read_late, run
 from uppercase.client.target import Target
 from uppercase.commands import write_all
 from uppercase.commands.send import _notice
@@ -178,23 +177,13 @@ def test_a_server_that_fails_is_said_and_its_replies_are_kept(
 
 
 def test_an_output_that_somebody_made_non_blocking_loses_nothing() -> None:
-    """A terminal's descriptor is shared: another program may have changed it for all."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
     data = b"x" * MIB
-
-    def read() -> None:
-        time.sleep(0.2)  # until the pipe is full
-        with open(reader, "rb") as pipe:
-            received.append(pipe.read())
-
-    received: list[bytes] = []
-    thread = threading.Thread(target=read)
-    thread.start()
-    with open(writer, "wb", closefd=False) as pipe, mock.patch.object(sys, "stdout", pipe):
+    with (
+        read_late() as (writer, received),
+        open(writer, "wb", closefd=False) as pipe,
+        mock.patch.object(sys, "stdout", pipe),
+    ):
         write_all(data)
-    os.close(writer)
-    thread.join()
     assert received == [data]
 
 

@@ -91,18 +91,28 @@ def running() -> Iterator[tuple[Any, Callable[[Coroutine[Any, Any, Any]], Any]]]
         yield reactor, waiter.wait_for
 
 
+def write_some(sink: int, data: Any) -> int:
+    """Write some bytes, waiting for room; return how many.
+
+    Another program that shares a terminal or a pipe may have made it non-blocking.
+    """
+    while True:
+        try:
+            return os.write(sink, data)
+        except BlockingIOError:
+            select.select([], [sink], [])
+
+
 def write_all(data: bytes) -> None:
     """Write everything to standard output; raise `BrokenPipeError` if nobody reads it."""
     sink = sys.stdout.fileno()
     left = memoryview(data)
-    while left:
-        try:
-            left = left[os.write(sink, left) :]
-        except BlockingIOError:  # Another program that shares it made it so.
-            select.select([], [sink], [])
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            from uppercase.errors import UserError
+    try:
+        while left:
+            left = left[write_some(sink, left) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from uppercase.errors import UserError
 
-            raise UserError(f"cannot write the output: {error.strerror}") from error
+        raise UserError(f"cannot write the output: {error.strerror}") from error

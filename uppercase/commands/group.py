@@ -17,7 +17,6 @@ Twisted.
 import io
 import os
 import re
-import select
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,7 +30,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from uppercase import __version__
-from uppercase.commands import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of
+from uppercase.commands import INTERRUPTED, MEANINGS, NETWORK, OK, USAGE, die_of, write_some
 from uppercase.core.values import printable, shortened
 from uppercase.errors import NetworkError, UppercaseError, UserError, suggest
 
@@ -252,19 +251,17 @@ def group() -> None:
     """
 
 
-class _Patient(io.FileIO):
-    """Waits for room, where a program that shares a stream has made it non-blocking, or will."""
+class _Waiting(io.FileIO):
+    """Waits for room, where Python's own would raise an error, or lose what finds none."""
 
     def write(self, data: Any) -> int:
-        while (written := super().write(data)) is None:  # Python would raise an error, or lose it.
-            select.select([], [self], [])
-        return written
+        return write_some(self.fileno(), data)
 
 
-def _patient(stream: Any) -> Any:
+def _waiting(stream: Any) -> Any:
     """Return a standard stream that waits for room."""
     with suppress(OSError):  # that it has no descriptor
-        raw = io.BufferedWriter(_Patient(stream.fileno(), "w", closefd=False))
+        raw = io.BufferedWriter(_Waiting(stream.fileno(), "w", closefd=False))
         lines = stream.line_buffering  # Such as those that an author's code writes.
         return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=lines)
     return stream
@@ -277,7 +274,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         if sys.stdout is None:
             raise UserError("standard output is closed; to throw it away, use >/dev/null")
-        sys.stdout, sys.stderr = map(_patient, (sys.stdout, sys.stderr))
+        sys.stdout, sys.stderr = map(_waiting, (sys.stdout, sys.stderr))
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
             # What the encoding lacks is escaped, as it is on standard error.
             sys.stdout.reconfigure(errors="backslashreplace")
