@@ -36,7 +36,10 @@ class Reactor:
         assert (phase, event) == ("after", "shutdown")
         self.after_shutdown.append(call)
 
-    def end(self) -> None:
+    def end(self, *services: str) -> None:
+        """End, once these services have given the signals back."""
+        for service in services:
+            STOP_SIGNALS.release(service, self)
         for call in self.after_shutdown:
             call()
 
@@ -142,8 +145,7 @@ def test_a_service_stops_where_the_system_gives_no_thread_to_bound_that(
     assert reactor.stopped[0] == signal.SIGTERM
     STOP_SIGNALS._handle(signal.SIGTERM, None)
     assert killed == [signal.SIGTERM]
-    STOP_SIGNALS.release("service", reactor)
-    reactor.end()
+    reactor.end("service")
 
 
 @pytest.mark.usefixtures("before")
@@ -154,8 +156,7 @@ def test_a_hangup_stops_as_a_termination_does_unless_the_program_wants_otherwise
     STOP_SIGNALS.take("service", reactor, 10)
     signal.raise_signal(signal.SIGHUP)
     assert reactor.stopped == [signal.SIGHUP]
-    STOP_SIGNALS.release("service", reactor)
-    reactor.end()
+    reactor.end("service")
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     STOP_SIGNALS.take("another", reactor, 10)
@@ -173,8 +174,7 @@ def test_a_program_that_has_closed_its_standard_error_is_stopped_all_the_same(
     STOP_SIGNALS.take("service", reactor, 10)
     signal.raise_signal(signal.SIGTERM)
     assert reactor.stopped == [signal.SIGTERM]
-    STOP_SIGNALS.release("service", reactor)
-    reactor.end()
+    reactor.end("service")
 
 
 _BLOCKED = """\
@@ -221,8 +221,7 @@ def test_a_hangup_does_not_cut_a_stop_short(monkeypatch: pytest.MonkeyPatch) -> 
     assert not killed
     signal.raise_signal(signal.SIGTERM)
     assert killed == [signal.SIGTERM]
-    STOP_SIGNALS.release("service", reactor)
-    reactor.end()
+    reactor.end("service")
 
 
 @pytest.mark.usefixtures("before")
@@ -236,8 +235,7 @@ def test_several_services_in_one_program_share_the_signals() -> None:
     assert signal.getsignal(signal.SIGTERM) != reactor.sigTerm
     signal.raise_signal(signal.SIGTERM)
     assert reactor.stopped == [signal.SIGTERM]
-    STOP_SIGNALS.release("second", reactor)
-    reactor.end()
+    reactor.end("second")
 
 
 @pytest.mark.usefixtures("before")
@@ -260,8 +258,7 @@ def test_a_second_signal_ends_the_first_process_of_a_container_too(
     now[0] += 0.2
     STOP_SIGNALS._handle(signal.SIGTERM, None)
     assert exited == [128 + signal.SIGTERM]
-    STOP_SIGNALS.release("service", reactor)
-    reactor.end()
+    reactor.end("service")
 
 
 def test_twisteds_handlers_are_still_called_so() -> None:

@@ -3,6 +3,8 @@
 import fcntl
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EADDRNOTAVAIL, EMFILE, ENETUNREACH
 from types import SimpleNamespace
 from typing import Any
@@ -218,6 +220,16 @@ async def test_a_service_may_be_told_twice_to_stop(said: list[str]) -> None:
     assert len([line for line in said if line.startswith("TCP: in total")]) == 1
 
 
+@contextmanager
+def of_another_process(place: str, inherits: bool) -> Iterator[tuple[TCPService, socket.socket]]:
+    """Return a service with a place that was opened, and what another process has of that."""
+    service = tcp_service(TCPSettings(port=0, inherits=inherits))
+    skt = socket.create_server(("127.0.0.1", 0))
+    service.opened.append(OpenPlace(place, [skt]))
+    with skt.dup() as another:
+        yield service, another
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the door stays open")
 @pytest.mark.parametrize(
     ("place", "inherits", "least_hops"),
@@ -226,12 +238,10 @@ async def test_a_service_may_be_told_twice_to_stop(said: list[str]) -> None:
 def test_only_what_ends_with_its_opener_lets_nobody_in_any_more(
     place: str, inherits: bool, least_hops: int
 ) -> None:
-    service = tcp_service(TCPSettings(port=0, inherits=inherits))
-    skt = socket.create_server(("127.0.0.1", 0))
-    service.opened.append(OpenPlace(place, [skt]))
-    with skt.dup() as another:
+    with of_another_process(place, inherits) as (service, another):
+        (opened,) = service.opened
         service.close()
-        assert skt.fileno() == -1
+        assert opened.sockets[0].fileno() == -1
         assert another.getsockopt(*_LEAST_HOPS[0]) == least_hops
 
 
@@ -243,10 +253,7 @@ def test_only_what_ends_with_its_opener_lets_nobody_in_any_more(
 async def test_a_stop_leaves_the_sockets_of_systemd_open_to_others(
     place: str, least_hops: int
 ) -> None:
-    service = tcp_service(TCPSettings(port=0, inherits=True))
-    skt = socket.create_server(("127.0.0.1", 0))
-    service.opened.append(OpenPlace(place, [skt]))
-    with skt.dup() as another:
+    with of_another_process(place, inherits=True) as (service, another):
         service.startService()
         await stop(service)
         assert another.getsockopt(*_LEAST_HOPS[0]) == least_hops
