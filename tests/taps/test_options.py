@@ -280,3 +280,6 @@ def test_an_unknown_option_gets_a_suggestion() -> None:
         usage.UsageError, match="no option named --framnig; did you mean '--framing'"
     ):
         tcp.Options().parseOptions(["--framnig=x"])
+    # Nothing that has no more than the dashes and a letter or two of it.
+    with pytest.raises(usage.UsageError, match=r"no option named --slow-close$"):
+        tcp.Options().parseOptions(["--slow-close=1s"])

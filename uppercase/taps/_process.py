@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import socket
 import sys
@@ -62,11 +63,15 @@ class ProcessOptions(TableOptions, ABC):
 
     def parseArgs(self, *words: str) -> None:
         if words:
-            meant = "a port is given as --port" if words[0].isdecimal() else self.meant
-            likely = f"{meant}={words[0]}"
-            if words[0].startswith("uppercase-"):
+            word = words[0]
+            likely = f"{self.meant}={word}"
+            if word.isdecimal():
+                likely = f"a port is given as --port={word}"
+            elif word.startswith("uppercase-"):
                 likely = "twistd uppercase serves several services at once"
-            raise usage.UsageError(f"got {words[0]!r}, which belongs to no option; {likely}")
+            elif re.fullmatch(r"(\S*:)?[\d.*]+|localhost", word):
+                likely = "where to listen is given as --interface=ADDRESS and --port=N"
+            raise usage.UsageError(f"got {word!r}, which belongs to no option; {likely}")
 
     def postOptions(self) -> None:
         makes_process = self.whole is self and not self.in_worker
