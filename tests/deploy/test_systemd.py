@@ -85,7 +85,8 @@ def test_the_times_of_unit_and_service_agree() -> None:
 
 def test_a_reload_checks_the_file_first() -> None:
     """systemd passes its sockets to the service alone; a check, also one by hand, has none."""
-    check, signal_ = re.findall("^ExecReload=(.*)$", (UNITS / "uppercase.service").read_text(), re.M)
+    text = (UNITS / "uppercase.service").read_text()
+    check, signal_ = re.findall("^ExecReload=(.*)$", text, re.M)
     assert signal_ == "/bin/kill -HUP $MAINPID"
     assert check == setting("uppercase.service", "ExecStart") + " --check"
     command = [tool("twistd"), *shlex.split(check)[1:-2], f"--config={UNITS / 'services.toml'}"]
