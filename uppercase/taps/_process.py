@@ -20,7 +20,12 @@ from twisted.logger import FileLogObserver, LogLevel
 from twisted.python import usage
 
 from uppercase import __version__
-from uppercase.awaiting import choose_reactor, the_reactor, use_monotonic_time
+from uppercase.awaiting import (
+    choose_reactor,
+    end_despite_threads,
+    the_reactor,
+    use_monotonic_time,
+)
 from uppercase.core.events import IObserver
 from uppercase.core.values import printable
 from uppercase.errors import PluginError, UserError
@@ -147,6 +152,8 @@ class ProcessOptions(TableOptions, ABC):
             raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
         if "NOTIFY_SOCKET" in os.environ:
             ours.append(Notifier(call_when_ready))
+        if os.getpid() == 1:
+            end_despite_threads(reactor)
         whole = MultiService()
         for each in ours:
             each.setServiceParent(whole)
