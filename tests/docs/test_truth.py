@@ -45,8 +45,12 @@ PAGES = {
     if path.name != "CHANGES.md"
 }
 OTHER_PROGRAMS = {
+    "--allow": "ncat",
+    "--broker": "ncat",
     "--cap-drop": "podman",
     "--editable": "pip",
+    "--exec": "ncat",
+    "--inetd": "systemd-socket-activate",
     "--now": "systemctl",
     "--only": "benchmarks",
     "--publish": "podman",
@@ -54,6 +58,11 @@ OTHER_PROGRAMS = {
     "--rounds": "benchmarks",
     "--sign": "git",
     "--signal": "podman",
+    "--ssl": "ncat",
+    "--ssl-cert": "ncat",
+    "--ssl-key": "ncat",
+    "--ssl-trustfile": "ncat",
+    "--ssl-verify": "ncat",
     "--strict": "twine",
     "--tag": "podman",
     "--time": "podman",
