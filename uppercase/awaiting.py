@@ -7,6 +7,7 @@ reactor runs, and by which clock, is settled here too.
 """
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -31,7 +32,8 @@ from uppercase.interfaces import ITransform
 T = TypeVar("T")
 
 CLEANING_UP: Final = 2.0
-"""Seconds that cancelled tasks have to end before a stop goes on without them."""
+"""Seconds that cancelled tasks have to end before a stop goes on without them, and threads after
+it."""
 
 _LOOK: Final = 0.25
 """Seconds between two looks whether there was a Ctrl-C. CPython sees a signal that comes while the
@@ -312,6 +314,17 @@ def the_reactor() -> Any:
     from twisted.internet import reactor
 
     return reactor
+
+
+def end_despite_threads(reactor: Any) -> None:
+    """Have the process end soon after the reactor, even if a library's thread never does.
+
+    Such as aiosqlite's. Python waits for it where no signal ends the process: in a worker, and in
+    the first process of a container, which the system spares.
+    """
+    end = threading.Timer(CLEANING_UP, os._exit, (0,))
+    end.daemon = True
+    reactor.addSystemEventTrigger("after", "shutdown", end.start)
 
 
 def use_monotonic_time() -> bool:

@@ -13,7 +13,7 @@ import pytest
 from uppercase.classroom import captive
 from uppercase.classroom.captive import LIMITS, OUTPUT, Program
 from uppercase.errors import UserError
-from uppercase.limits import MIB
+from uppercase.limits import KIB, MIB
 
 WITHIN = 60.0
 
@@ -55,7 +55,7 @@ def test_processes_are_limited() -> None:
     soft, hard = map(int, said.split())
     assert status == 0
     assert soft == hard
-    assert 100 < soft < 100 + len(list(Path("/proc").glob("[0-9]*/task/*"))) + 500
+    assert 1000 < soft < 1000 + len(list(Path("/proc").glob("[0-9]*/task/*"))) + 500
 
 
 def test_no_core_is_left() -> None:
@@ -214,6 +214,24 @@ def test_java_has_the_addresses_that_it_reserves() -> None:
     assert ran(f"import mmap; x = {reserve.format(size)}; print('runs')") == (0, "runs\n")
 
 
+def test_threads_take_few_of_the_addresses() -> None:
+    """One that allocates had 64 MiB of them, and Java has more threads on more cores."""
+    code = (
+        "import ctypes, threading\n"
+        "threading.stack_size(256 * 1024)\n"
+        "ready, end = threading.Barrier(41), threading.Event()\n"
+        "take = lambda: (ctypes.CDLL(None).malloc(1000), ready.wait(), end.wait())\n"
+        "for _ in range(40): threading.Thread(target=take).start()\n"
+        "ready.wait()\n"
+        "print(open('/proc/self/status').read().partition('VmSize:')[2].split()[0])\n"
+        "end.set()\n"
+    )
+    _, one = ran(code.replace("40", "1").replace("41", "2"))
+    status, forty = ran(code)
+    assert status == 0
+    assert (int(forty) - int(one)) * KIB < 256 * MIB
+
+
 def test_nobody_types_and_there_is_no_end_of_it() -> None:
     """A server that ends when somebody presses Enter does not end by itself."""
     code = "import select; print(len(select.select([0], [], [], 0)[0]))"
@@ -246,15 +264,112 @@ def test_a_server_that_forks_while_it_is_looked_for_is_found(
 
 
 def test_the_last_words_are_those_of_standard_error_if_there_are_some() -> None:
-    """Java says on standard output why it does not start."""
+    """Java says on standard output why it does not start; a crash in C only the system knows."""
+    dies = "print('ready'); import os; os.kill(os.getpid(), 11)"
     for code, words in (
         ("print('no room'); import sys; sys.exit(1)", "no room"),
         ("print('ready'); import sys; sys.exit('no room')", "no room"),
+        (dies, "Segmentation fault"),
+        (f"import sys; print('no room', file=sys.stderr); {dies}", "no room"),
         ("pass", "nothing"),
     ):
         with Program([sys.executable, "-c", code], 1) as program:
             program.wait(WITHIN)
             assert program.last_words() == words
+
+
+GOES_ON = {
+    "OSError: Address in use": """Traceback (most recent call last):
+  File "server.py", line 3, in <module>
+    skt.bind(('', 12000))
+OSError: Address in use
+""",
+    "Caused by: java.net.BindException: Address already in use": """\
+Exception in thread "main" java.lang.RuntimeException: cannot start
+	at Server.main(Server.java:7)
+Caused by: java.net.BindException: Address already in use
+	at java.base/sun.nio.ch.Net.bind0(Native Method)
+	... 1 more
+""",
+    "Error: read ECONNRESET": """node:events:502
+      throw er; // Unhandled 'error' event
+      ^
+
+Error: read ECONNRESET
+    at TCP.onStreamRead (node:internal/stream_base_commons:218:20)
+Emitted 'error' event on Socket instance at:
+    at emitErrorNT (node:internal/streams/destroy:169:8) {
+  errno: -104,
+}
+
+Node.js v20.20.2
+""",
+    "no reply": """/tmp/client.js:1
+throw 'no reply'
+^
+no reply
+(Use `node --trace-uncaught ...` to show where the exception was thrown)
+
+Node.js v20.20.2
+""",
+    "panic: runtime error: invalid memory address or nil pointer dereference": """\
+panic: runtime error: invalid memory address or nil pointer dereference
+[signal SIGSEGV: segmentation violation code=0x1 addr=0x0 pc=0x4a9f74]
+
+goroutine 19 [running]:
+main.(*T).serve(0x0?, 0x0?)
+	/tmp/server.go:4 +0x14
+created by main.main
+	/tmp/server.go:5 +0xb2
+exit status 2
+""",
+    "called `Result::unwrap()` on an `Err` value: Os { code: 98, kind: AddrInUse }": """
+thread 'main' (7) panicked at server.rs:1:126:
+called `Result::unwrap()` on an `Err` value: Os { code: 98, kind: AddrInUse }
+stack backtrace:
+   0: core::panicking::panic_fmt
+note: Some details are omitted, run with `RUST_BACKTRACE=full` for a verbose backtrace.
+""",
+    "server.rb:1:in `bind': Address already in use (Errno::EADDRINUSE)": """\
+server.rb:1:in `bind': Address already in use (Errno::EADDRINUSE)
+	from server.rb:1:in `<main>'
+""",
+    "PHP Fatal error:  Uncaught Exception: no reply in /tmp/client.php:1": """\
+PHP Fatal error:  Uncaught Exception: no reply in /tmp/client.php:1
+Stack trace:
+#0 /tmp/client.php(1): f()
+#1 {main}
+  thrown in /tmp/client.php on line 1
+""",
+    "lua: server.lua:1: address already in use": """lua: server.lua:1: address already in use
+stack traceback:
+	[C]: in ?
+""",
+    "couldn't open socket: address already in use": """\
+couldn't open socket: address already in use
+    while executing
+"socket -server x 12321 "
+    (file "server.tcl" line 1)
+""",
+    "what():  no reply": """terminate called after throwing an instance of 'std::runtime_error'
+  what():  no reply
+""",
+    "SUMMARY: AddressSanitizer: SEGV /tmp/client.c:1 in main": """\
+==7==ERROR: AddressSanitizer: SEGV on unknown address 0x000000000000
+    #0 0x55e9cd2a01a1 in main /tmp/client.c:1
+SUMMARY: AddressSanitizer: SEGV /tmp/client.c:1 in main
+==7==ABORTING
+""",
+    "indented": "  only\n  indented\n\n",
+}
+
+
+@pytest.mark.parametrize("says", GOES_ON)
+def test_a_complaint_is_the_line_that_says_what_went_wrong(says: str) -> None:
+    """Runtimes go on with where it was, and a server's port that is in use was not seen there."""
+    with Program(["sh", "-c", 'printf %s "$0" >&2', GOES_ON[says]], 1) as program:
+        program.wait(WITHIN)
+        assert program.complaint() == says
 
 
 def test_a_program_that_cannot_be_started_says_why() -> None:

@@ -88,6 +88,11 @@ MISTAKES = [
             {NEWLINE, "answers 8,000 bytes"}),
     Mistake("udp-server", "        server.sendto", "        if message: server.sendto",
             {"answers an empty datagram"}),
+    # The end of a longer message is still in its buffer, as in C without a NUL.
+    Mistake("udp-server", "message, client = server.recvfrom(65535)",
+            "new, client = server.recvfrom(65535); "
+            "message = new + globals().get('message', b'')[len(new):]",
+            {TURNS}),
     Mistake("udp-server", "message.upper()", "message", UDP - {"answers an empty datagram"}),
     # Also where a busy machine has it wait before its one recv.
     Mistake("tcp-client", "while chunk :=", "import time; time.sleep(0.2)\n    if chunk :=",

@@ -316,6 +316,16 @@ def test_who_waits_for_more_is_told_that_none_comes() -> None:
     assert "client before may still keep it busy" in asked("tcp-server", b"two", number=2)
 
 
+def test_who_listens_on_another_address_is_told_so() -> None:
+    """As Node.js does where `localhost` is `::1` first."""
+    server = find_exercise("tcp-server").subject
+    with (
+        socket.create_server(("127.0.0.2", 0)) as skt,
+        pytest.raises(Wrong, match=r"refused; it listens, but not on 127\.0\.0\.1$"),
+    ):
+        server.ask(Trial([]), Fake(skt.getsockname()[1], ""), 1, b"one")
+
+
 def test_a_reply_that_drips_is_not_waited_for_to_its_end() -> None:
     """A check of 100,000 bytes would last for days."""
     began = time.monotonic()

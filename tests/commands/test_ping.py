@@ -128,6 +128,15 @@ def test_a_wrong_reply_that_nothing_awaits_belongs_to_no_probe() -> None:
     assert (tracker.totals.received, tracker.totals.wrong) == (1, 1)
 
 
+def test_what_a_server_says_before_it_is_asked_belongs_to_no_probe() -> None:
+    """Its round trip would be negative."""
+    tracker = make_tracker()
+    tracker.send(0.2)
+    finding = tracker.receive(b"30 NOV 2026\r\n", 0.1)
+    assert (*verdicts(finding), finding.rtt) == ((Verdict.WRONG, None), None)
+    assert tracker.totals.pending == 1
+
+
 def test_a_correct_reply_after_a_wrong_one_still_counts() -> None:
     tracker = make_tracker()
     probe = tracker.send(0.0)

@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater
 from twisted.internet.testing import StringTransport
@@ -404,13 +404,15 @@ def test_a_tls_server_that_says_nothing_to_the_goodbye_may_owe_a_reply(
 
 
 @contextmanager
-def filtering(write: Any) -> Iterator[tuple[Filter, Any, socket.socket, Deferred[None]]]:
+def filtering(
+    write: Any, read: Any = Deferred
+) -> Iterator[tuple[Filter, Any, socket.socket, Deferred[None]]]:
     """A filter whose input goes on, its transport, the server's end, and what becomes of it."""
     ours, theirs = socket.socketpair()
-    source = mock.Mock(read=Deferred, at_end=lambda: False)
+    source = mock.Mock(read=read, at_end=lambda: False)
     made = Filter(reactor, Target(port=12000), source, 10.0, allow_empty=False)
     transport: Any = StringTransport()
-    transport.getHandle = lambda: ours
+    transport.getHandle, transport.loseWriteConnection = lambda: ours, mock.Mock()
     made.makeConnection(transport)  # type: ignore[no-untyped-call]
     with ours, theirs, mock.patch("uppercase.commands.send._stream.write", write):
         yield made, transport, theirs, Deferred.fromCoroutine(made.run())
@@ -463,6 +465,22 @@ def test_where_the_output_fails_the_connection_is_ended() -> None:
         made.connectionLost(Failure(ConnectionLost()))
         done.addErrback(failures.append)
     assert failures[0].check(BrokenPipeError)
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_server_that_ends_while_the_input_ends_is_judged_by_what_it_was_sent(taken: bool) -> None:
+    """It may have all that there was, of which the reactor only tells in its next turn."""
+    failures: list[Failure] = []
+    with filtering(mock.Mock(), lambda: succeed(b"")) as (made, _, _, done):
+        made.readConnectionLost()
+        if taken:
+            made.writeConnectionLost()
+        made.connectionLost(Failure(ConnectionLost()))
+        done.addErrback(failures.append)
+    assert done.called
+    assert [failure.getErrorMessage() for failure in failures] == [
+        "TCP 127.0.0.1:12000 ended the conversation after 0 bytes, before the end of the input"
+    ] * (not taken)
 
 
 def in_two_parts(connection: socket.socket, server: Server) -> None:

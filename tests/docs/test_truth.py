@@ -247,7 +247,7 @@ _WORDS: Mapping[float, str] = {
                 f"at most {captive.LIMITS['RLIMIT_CPU']} s of processor time,",
                 f"{captive.LIMITS['RLIMIT_AS'] // limits.MIB // 1024} GiB of addresses,",
                 f"files of {captive.LIMITS['RLIMIT_FSIZE'] // limits.MIB} MiB,",
-                f"{captive.LIMITS['RLIMIT_NOFILE']} open files and",
+                f"{captive.LIMITS['RLIMIT_NOFILE']} open files and {captive._TASKS:,} processes",
                 f"the first {captive.OUTPUT // limits.KIB} KiB are read",
                 f"late by more than {grade.STARVED} s",
                 f"127.0.0.1 or ::1, port {_packets._PORT}, and",

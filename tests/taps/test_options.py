@@ -12,6 +12,7 @@ from unittest import mock
 
 import pytest
 from twisted.application import app
+from twisted.internet import reactor
 from twisted.python import usage
 
 from uppercase.errors import UserError
@@ -275,8 +276,23 @@ def test_sockets_without_names_get_some_in_their_places() -> None:
     assert given["LISTEN_FDNAMES"] == "unknown:udp:unknown"
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_first_process_of_a_container_ends_despite_threads(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its signal ends any other, but the system spares this one, and Python waits for them."""
+    ends = list[object]()
+    monkeypatch.setattr("uppercase.taps._process.end_despite_threads", ends.append)
+    monkeypatch.setattr(os, "getpid", lambda: number)
+    tcp.Options().parseOptions(["--port=0"])
+    assert ends == [reactor] * (number == 1)
+
+
 def test_an_unknown_option_gets_a_suggestion() -> None:
     with pytest.raises(
         usage.UsageError, match="no option named --framnig; did you mean '--framing'"
     ):
         tcp.Options().parseOptions(["--framnig=x"])
+    # Nothing that has no more than the dashes and a letter or two of it.
+    with pytest.raises(usage.UsageError, match=r"no option named --slow-close$"):
+        tcp.Options().parseOptions(["--slow-close=1s"])

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, filterfalse
 from tempfile import TemporaryFile
 from typing import Any, ClassVar, Final, Self
 from uuid import uuid4
@@ -51,8 +51,11 @@ LIMITS: Final[Mapping[str, int]] = {
     "RLIMIT_CORE": 0,
 }
 """Of each process of a graded program: Java reserves half of its addresses for its heap, and 1.25
-GiB for classes and code, so it does not start within 2 GiB; nothing needs more files. Processes are
-limited to 100 more than the user has, unless the user is root."""
+GiB for classes and code, so it does not start within 2 GiB; nothing needs more files."""
+
+_TASKS: Final = 1000
+"""Processes and threads beyond those that the user has, unless the user is root: a Java program has
+20 to 100 threads, by the machine's cores, and as many run as checks are made at once."""
 
 _BECOME_REAPER: Final = 36  # linux/prctl.h
 
@@ -70,6 +73,12 @@ _LAUNCH: Final = (
 )
 """Sets the limits in the new process: Python can run nothing of its own safely between fork and
 exec where there are threads."""
+
+_WHERE: Final = re.compile(
+    r"\s(?! *what)|[}\"]|#\d|[Ss]tack (back)?trace|note: |Node\.js v|\(Use `node|Emitted '"
+    r"|goroutine |created by |[\w/]+\.\S*\(.*\)$|\[signal |exit status |==\d+==ABORT"
+)
+"""A line with which a language's runtime goes on after the one that says what went wrong."""
 
 _OPEN_PORTS: Final = "/proc/net"
 
@@ -174,7 +183,7 @@ class Program:
         self._files: list[Any] = []
         streams: dict[str, Any] = {}
         if limits is not None:
-            limits = {"RLIMIT_NPROC": _count_tasks() + 100, **limits}
+            limits = {"RLIMIT_NPROC": _count_tasks() + _TASKS, **limits}
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
             words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
             self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
@@ -197,6 +206,8 @@ class Program:
             "UPPERCASE_HOST": HOST,
             "UPPERCASE_PORT": str(port),
             "PYTHONUNBUFFERED": "1",
+            # Else glibc reserves 64 MiB for each thread, and a limit has no room for Java's.
+            "MALLOC_ARENA_MAX": "2",
             _MARK: self._mark,
         }
         try:
@@ -256,14 +267,20 @@ class Program:
         # By its own position: the one at which the program writes on does not change.
         return os.pread(self._files[stream].fileno(), OUTPUT, 0).decode(errors="replace")
 
-    def complaint(self, streams: Sequence[int] = (2,)) -> str:
-        """Return the last line of its standard error, or of the first of some streams."""
-        text = next(filter(str.strip, map(self.output, streams)), "")
-        return "".join(text.strip().splitlines()[-1:])[:200]
+    def complaint(self, stream: int = 2) -> str:
+        """Return the last line of its standard error that says more than where it was."""
+        lines = list(filter(str.strip, reversed(self.output(stream).splitlines())))
+        return next(chain(filterfalse(_WHERE.match, lines), lines), "").strip()[:200]
 
     def last_words(self) -> str:
-        """Return its last line: Java says on standard output why it does not start."""
-        return self.complaint((2, 1)) or "nothing"
+        """Return its complaint, else what signal ended it, else its last line.
+
+        Java says on standard output why it does not start.
+        """
+        status = self.process.poll() or 0
+        return (
+            self.complaint() or (ending(status) if status < 0 else self.complaint(1)) or "nothing"
+        )
 
     def serves(self, kind: str) -> bool:
         """Wait until somebody listens on its port, while it or what it has started lives."""
@@ -291,6 +308,11 @@ class Program:
         if self.alive:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def ending(status: int) -> str:
+    """Return an exit status, or the signal instead of it, in a shell's words."""
+    return str(status) if status >= 0 else signal.strsignal(-status) or str(status)
 
 
 def _processes(file: str) -> Iterator[tuple[int, bytes]]:
@@ -407,7 +429,6 @@ class ObservedService:
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
             "found": found,
-            "interfaces": (HOST,),
             "port": port,
             "drain": 1.0,
             "observers": (self._recorder,),

@@ -115,6 +115,8 @@ def parse_target(
             f"got the host {host!r}; a name or an IP address is accepted, and its port as "
             "HOST:PORT or in UPPERCASE_PORT"
         )
+    if host.isdecimal():  # The system would take 12000 for 0.0.46.224.
+        raise BadValue(f"got the host {host!r}; a port alone is written :{host}")
     what = "the port" if port else "UPPERCASE_PORT"
     text = port or environment.get("UPPERCASE_PORT") or str(DEFAULT_PORT)
     try:
@@ -135,9 +137,10 @@ def _split(text: str) -> tuple[str, str]:
         host, colon, port = text, "", ""
     else:
         host, colon, port = text.partition(":")
-    if set("[]/ ") & set(host) or (colon and not port):
+    if set("[]/ ") & set(host) or port.startswith("/") or (colon and not port):
         raise BadValue(
-            f"got the address {text!r}; accepted are HOST, HOST:PORT, :PORT and [IPV6]:PORT"
+            f"got the address {text!r}; accepted are HOST, HOST:PORT, :PORT, [IPV6]:PORT and, "
+            "for a UNIX socket, --unix PATH"
         )
     return host, port
 

@@ -286,7 +286,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return USAGE
     except click.ClickException as error:
-        sentence, status = " ".join(error.format_message().split()), USAGE
+        sentence, status = _sentence(error), USAGE
     except UppercaseError as error:
         sentence, status = str(error), NETWORK if isinstance(error, NetworkError) else USAGE
     except OSError as error:
@@ -302,6 +302,16 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return status if isinstance(status, int) else OK
     say(shortened(sentence))
     return status
+
+
+def _sentence(error: click.ClickException) -> str:
+    text = " ".join(error.format_message().split())
+    # As iperf3 and many other clients have it.
+    if isinstance(error, click.NoSuchOption) and error.option_name in ("-p", "--port"):
+        command = error.ctx and error.ctx.command
+        if command and any(each.name == "addresses" for each in command.params):
+            text += " Write the port after its host: HOST:PORT."
+    return text
 
 
 def say(sentence: str) -> None:

@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from twisted.python.usage import UsageError
 
-from uppercase.awaiting import the_reactor
+from uppercase.awaiting import end_despite_threads, the_reactor
 from uppercase.errors import PluginError, UserError
 from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import Board, TCPService
@@ -296,7 +296,12 @@ def begin() -> Assignment:
     """Make this process a worker: its reactor and its log."""
     # Unbuffered: not a byte beyond that line.
     with open(COMMANDS, "rb", buffering=0, closefd=False) as pipe:
-        assignment = Assignment(*json.loads(pipe.readline()))
+        told = json.loads(pipe.readline())
+    try:
+        assignment = Assignment(*told)
+    except TypeError:
+        report("failed", text="uppercase has another version by now; restart the service")
+        sys.exit(1)
     faulthandler.enable()
     namedModule(assignment.reactor).install()
     observer: Any = _report_log
@@ -340,6 +345,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
     reactor.callWhenRunning(ready)
     reactor.addReader(_Commands(reactor, services))
     reactor.addSystemEventTrigger("before", "shutdown", together.stopService)
+    end_despite_threads(reactor)
     reactor.run()
     # What has happened since the last, up to the end.
     beat()

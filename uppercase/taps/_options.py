@@ -26,6 +26,15 @@ _COLUMN: Final = 30
 _WIDTH: Final = 100
 _UNKNOWN: Final = r"option (--?)(\S+) not recognized"
 
+_HABITS: Final = {
+    **dict.fromkeys(("host", "bind", "address"), "where to listen is --interface=ADDRESS"),
+    "udp": "UDP is what uppercase-udp serves",
+    "u": "UDP is what uppercase-udp serves, and a user is given before the service: twistd -u USER",
+    **dict.fromkeys(
+        ("ssl", "tls"), "uppercase-tcp serves TLS by --listen=tls:PORT:privateKey=FILE:certKey=FILE"
+    ),
+}
+"""What other programs, and our own client, call what is something else here."""
 
 _LARGEST_OUTPUT: Final = 64 * MIB  # Four times the longest message that can be allowed.
 _MOST_WORKERS: Final = 256  # A typing error must not fill the machine's memory.
@@ -145,8 +154,10 @@ class TableOptions(usage.Options):
 
     def _explain_unknown(self, option: str) -> str:
         parent: Any = self.parent
+        name = option.lstrip("-")
+        if name in _HABITS:
+            return f"no option named {option}; {_HABITS[name]}"
         if parent is not None:
-            name = option.lstrip("-")
             if name in parent.synonyms:
                 program = "twistd" if isinstance(parent, app.ServerOptions) else "twist"
                 return (
@@ -165,9 +176,8 @@ class TableOptions(usage.Options):
                 )
         from difflib import get_close_matches
 
-        known = self._spellings()
-        close = get_close_matches(option, known, n=1)
-        # All that is known would be thirty names.
+        # Without the dashes, which all have. All that is known would be thirty names.
+        close = [f"--{each}" for each in get_close_matches(name, self.rows, n=1)]
         return f"no option named {option}" + (suggest(option, close) if close else "")
 
     def _spellings(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import signal
 import socket
 import sys
@@ -19,7 +20,12 @@ from twisted.logger import FileLogObserver, LogLevel
 from twisted.python import usage
 
 from uppercase import __version__
-from uppercase.awaiting import choose_reactor, the_reactor, use_monotonic_time
+from uppercase.awaiting import (
+    choose_reactor,
+    end_despite_threads,
+    the_reactor,
+    use_monotonic_time,
+)
 from uppercase.core.events import IObserver
 from uppercase.core.values import printable
 from uppercase.errors import PluginError, UserError
@@ -62,11 +68,15 @@ class ProcessOptions(TableOptions, ABC):
 
     def parseArgs(self, *words: str) -> None:
         if words:
-            meant = "a port is given as --port" if words[0].isdecimal() else self.meant
-            likely = f"{meant}={words[0]}"
-            if words[0].startswith("uppercase-"):
+            word = words[0]
+            likely = f"{self.meant}={word}"
+            if word.isdecimal():
+                likely = f"a port is given as --port={word}"
+            elif word.startswith("uppercase-"):
                 likely = "twistd uppercase serves several services at once"
-            raise usage.UsageError(f"got {words[0]!r}, which belongs to no option; {likely}")
+            elif re.fullmatch(r"(\S*:)?[\d.*]+|localhost", word):
+                likely = "where to listen is given as --interface=ADDRESS and --port=N"
+            raise usage.UsageError(f"got {word!r}, which belongs to no option; {likely}")
 
     def postOptions(self) -> None:
         makes_process = self.whole is self and not self.in_worker
@@ -142,6 +152,8 @@ class ProcessOptions(TableOptions, ABC):
             raise UserError(f"got --{name} without a page; add one, such as --page=tcp:8080")
         if "NOTIFY_SOCKET" in os.environ:
             ours.append(Notifier(call_when_ready))
+        if os.getpid() == 1:
+            end_despite_threads(reactor)
         whole = MultiService()
         for each in ours:
             each.setServiceParent(whole)

@@ -17,6 +17,7 @@ from itertools import pairwise
 from operator import contains
 from typing import Any, ClassVar, Final
 
+from uppercase.classroom.captive import ending
 from uppercase.classroom.grade import Run, Trial, Wrong, check, exercise
 from uppercase.lab import UDP_PRESETS, Row, answer_key, make_experiment
 
@@ -68,7 +69,7 @@ def _ends(run: Run) -> None:
 def _ends_well(_: object, run: Run) -> None:
     _begins(run)
     _ends(run)
-    _expect(run.status == 0, f"exit status 0, got {run.status}{_end(run)}")
+    _expect(run.status == 0, f"exit status 0, got {ending(run.status or 0)}{_end(run)}")
 
 
 def _prints(_: object, run: Run, times: int = 1) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from uppercase.classroom.captive import HOST, Program
+from uppercase.classroom.captive import HOST, Program, listens
 from uppercase.classroom.grade import Trial, Wrong, check, exercise
 from uppercase.classroom.record import Row
 
@@ -111,6 +111,8 @@ class _Server(ABC):
             if got.startswith("'' and then nothing") and not how:
                 more = "it must not wait for more, such as a newline or the end"
                 got += f"; {more if number == 1 else 'the client before may still keep it busy'}"
+            if "refused" in got and listens(program.port, self.kind):
+                got += f"; it listens, but not on {HOST}"
             # Who ends for this may still be about to.
             program.wait(1.0)
             words = f"; it has ended, its last words are: {program.last_words()}"
@@ -127,7 +129,7 @@ class _Server(ABC):
 
     answers = _asked("answers", 3, b"hello world")
     newline = _asked("keeps a newline", 1, b"hello\n")
-    turns = _asked("serves many clients in turn", 2, b"one", b"two", b"three")
+    turns = _asked("serves many clients in turn", 2, b"three", b"one", b"four")
     street = _asked("takes non-ASCII text", 1, _STREET.encode(), also=_STREETS)
 
     @check("survives what is not text")

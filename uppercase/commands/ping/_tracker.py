@@ -301,7 +301,8 @@ class Tracker:
         """Take a reply that no probe expects; it counts for the one that it names or resembles."""
         self.totals.wrong += 1
         probe = self._known.get(self._probes.claimed(reply)) or self._most_alike(reply)
-        if probe is None:
+        # A server that speaks first had not been asked.
+        if probe is None or now < probe.sent:
             return Finding(Verdict.WRONG, None, len(reply), got=reply)
         if probe.became is not Verdict.REPLY:
             self._settle(probe, Verdict.WRONG)

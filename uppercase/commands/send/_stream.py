@@ -149,6 +149,7 @@ class Filter(ClientProtocol):
         self._sending = _Sending.READING
         self._sent = 0
         self._received = 0
+        self._server_is_done = False
         self._replies = bytearray()  # those that wait for the reader of the output
         self._rest: socket.socket | None = None
         self._error: Exception | None = None
@@ -207,6 +208,8 @@ class Filter(ClientProtocol):
         """Note that the server has been sent everything, and told of the end."""
         if self._sending is _Sending.ENDING:
             self._turn(_Sending.ENDED)
+            if self._server_is_done:
+                self.readConnectionLost()
 
     def dataReceived(self, data: bytes) -> None:
         if self._sending is _Sending.GOODBYE:
@@ -223,15 +226,16 @@ class Filter(ClientProtocol):
             self._wake()
 
     def readConnectionLost(self) -> None:
-        """Judge whether the server was done when it ended its side."""
-        if self._sending is not _Sending.OVER:
+        """Judge whether the server was done when it ended its side: once it can have all."""
+        self._server_is_done = True
+        if self._sending not in (_Sending.ENDING, _Sending.OVER):
             self._end(self._verdict())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Judge the end of the connection, unless we made it."""
         # A TLS server may close without a goodbye after ours, having sent all that it would.
         if self._sending not in (_Sending.OVER, _Sending.GOODBYE):
-            if reason.check(ConnectionDone):
+            if self._server_is_done or reason.check(ConnectionDone):
                 self._error = self._verdict()
             else:
                 self._error = explain_loss(self._target, reason.value)
