@@ -66,6 +66,9 @@ def test_the_service_is_bounded_and_confined() -> None:
     values = {
         "Type": "notify",
         "MemoryMax": "1G",
+        "OOMPolicy": "continue",
+        "Restart": "always",
+        "StartLimitIntervalSec": "0",
         "DynamicUser": "yes",
         "ProtectSystem": "strict",
         "RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
@@ -78,6 +81,19 @@ def test_the_times_of_unit_and_service_agree() -> None:
     from uppercase.limits import DRAIN
 
     assert int(setting("uppercase.service", "TimeoutStopSec")) > DRAIN + 5
+
+
+def test_a_reload_checks_the_file_first() -> None:
+    """systemd passes its sockets to the service alone; a check, also one by hand, has none."""
+    text = (UNITS / "uppercase.service").read_text()
+    check, signal_ = re.findall("^ExecReload=(.*)$", text, re.M)
+    assert signal_ == "/bin/kill -HUP $MAINPID"
+    assert check == setting("uppercase.service", "ExecStart") + " --check"
+    command = [tool("twistd"), *shlex.split(check)[1:-2], f"--config={UNITS / 'services.toml'}"]
+    checked = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
+    said = checked.stdout + checked.stderr
+    assert said.endswith("services.toml is right: tcp (TCP), udp (UDP)\n"), said
+    assert checked.returncode == 0
 
 
 def test_the_command_serves_the_units_sockets_and_tells_how_it_is(tmp_path: Path) -> None:

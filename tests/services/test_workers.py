@@ -46,6 +46,7 @@ from uppercase.services.worker import (
     Worker,
     _Commands,
     _inherit,
+    begin,
     report,
 )
 from uppercase.tcp.listening import Listener
@@ -146,6 +147,19 @@ def test_a_worker_ends_when_its_supervisors_pipe_does(monkeypatch: pytest.Monkey
     with pytest.raises(SystemExit):
         _Commands(reactor, []).doRead()
     os.close(reading)
+
+
+def test_a_worker_of_another_version_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose package was replaced under a running service."""
+    (commands, told), (said, reports) = os.pipe(), os.pipe()
+    os.write(told, json.dumps(["of", "another", "version"]).encode() + b"\n")
+    monkeypatch.setattr("uppercase.services.worker.COMMANDS", commands)
+    monkeypatch.setattr("uppercase.services.worker.REPORTS", reports)
+    with pytest.raises(SystemExit, match="1"):
+        begin()
+    assert b"restart the service" in os.read(said, 1000)
+    for descriptor in (commands, told, said, reports):
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])

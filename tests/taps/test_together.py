@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from twisted.python import usage
 
+from tests.certificates import make_certificate
 from uppercase.classroom.record import Recorder
 from uppercase.limits import DEFAULT_PORT
 from uppercase.registry import _sources
@@ -165,6 +166,18 @@ def test_a_check_ends_well_where_nothing_is_wrong(
     assert capsys.readouterr().out == f"{tmp_path}/services.toml is right: a (TCP)\n"
     with pytest.raises(usage.UsageError, match="got --check without a file"):
         parsed("--check")
+
+
+def test_a_check_warns_of_what_a_start_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expired = make_certificate(tmp_path, days_ago=30).endpoint()
+    with pytest.raises(SystemExit) as ended:
+        made(f"{TCP}listen = '{expired}'", tmp_path, "--check")
+    assert ended.value.code == 0
+    warned, right = capsys.readouterr().out.splitlines()
+    assert "clients that verify it will refuse" in warned
+    assert right.endswith("services.toml is right: a (TCP)")
 
 
 def test_a_check_begins_no_record_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,10 +64,7 @@ async def test_a_string_names_a_port_and_an_interface(description: str, host: st
         ("upd:0", "no datagram endpoint has the type 'upd'; did you mean 'udp'?"),
         ("tcp:0", "no datagram endpoint has the type 'tcp'"),
         ("", "no datagram endpoint has the type ''"),
-        ("systemd:domain=INET:index=0", "with a socket that systemd passed on"),
-        ("systemd:domain=INET:name=upper", "with a socket that systemd passed on"),
         ("systemd:domain=INET", "systemd:domain=INET:index=N, counted from 0, or"),
-        ("systemd:domain=NET:index=0", "systemd:domain=INET:index=N, counted from 0, or"),
         ("systemd:index=0", "systemd:domain=INET:index=N, counted from 0, or"),
     ],
 )
@@ -79,6 +76,13 @@ def test_a_string_that_describes_nothing_is_refused_in_one_sentence(
     assert said in str(caught.value)
     assert repr(description) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("which", ["index=0", "name=upper"])
+def test_a_socket_that_systemd_has_not_passed_is_missed_when_it_is_opened(which: str) -> None:
+    opener = opener_of_string(f"systemd:domain=INET:{which}")
+    with pytest.raises(CannotListen, match="with a socket that systemd passed on"):
+        opener(1)
 
 
 @given(st.text(CHARACTER, min_size=1))

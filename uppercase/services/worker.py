@@ -296,7 +296,12 @@ def begin() -> Assignment:
     """Make this process a worker: its reactor and its log."""
     # Unbuffered: not a byte beyond that line.
     with open(COMMANDS, "rb", buffering=0, closefd=False) as pipe:
-        assignment = Assignment(*json.loads(pipe.readline()))
+        told = json.loads(pipe.readline())
+    try:
+        assignment = Assignment(*told)
+    except TypeError:
+        report("failed", text="uppercase has another version by now; restart the service")
+        sys.exit(1)
     faulthandler.enable()
     namedModule(assignment.reactor).install()
     observer: Any = _report_log

@@ -4,15 +4,23 @@ A table of the file holds the options of one service under their names on the co
 parsed by the very options of `uppercase-tcp` and `uppercase-udp`: nothing is known twice.
 """
 
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from twisted.application.service import IService
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogPublisher,
+)
 from twisted.python import usage
 
 from uppercase.errors import BadArgument, UserError, suggest
 from uppercase.services import Settings
+from uppercase.services.logs import observer_of
 from uppercase.taps import _options, _process, tcp, udp
 from uppercase.taps._options import Option, Section
 
@@ -58,6 +66,20 @@ class Options(_process.ProcessOptions):
         *_options.PROCESS_SECTIONS,
         Section("Information", *_options.VERSION_AND_HELP),
     )
+
+    def postOptions(self) -> None:
+        if not self["check"]:
+            super().postOptions()
+            return
+        # What a start would only warn of, such as a certificate's dates.
+        warned = FilteringLogObserver(
+            observer_of(sys.stdout, "text"), [LogLevelFilterPredicate(LogLevel.warn)]
+        )
+        globalLogPublisher.addObserver(warned)
+        try:
+            super().postOptions()
+        finally:
+            globalLogPublisher.removeObserver(warned)
 
     def transforms(self) -> Iterable[object]:
         path = self["config"]

@@ -35,7 +35,7 @@ from uppercase.core.values import (
     split_escaped,
     unescape,
 )
-from uppercase.errors import BadValue
+from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import MAX_PORT
 from uppercase.tcp._quick import hub_of, prompt
 from uppercase.tcp.factory import TransformFactory
@@ -368,6 +368,9 @@ def listener_of_string(
     try:
         endpoint: Any = serverFromString(OPENER if ours else reactor, plain)
     except Exception as error:  # The parsers of endpoint strings may raise anything for bad ones.
+        if kind == "systemd" and isinstance(error, LookupError):
+            # Not before it is to be opened: a check of the options has none of systemd's sockets.
+            return listener._replace(open_socket=partial(_not_passed, description))
         raise _bad_description(description, kind, error) from error
     if ours:
         return listener._replace(open_socket=partial(open_endpoint, description, endpoint))
@@ -395,13 +398,15 @@ def _split_tls(description: str) -> tuple[str, dict[str, str]]:
     return ":".join(below), keys
 
 
+def _not_passed(description: str) -> socket.socket:
+    raise CannotListen(
+        f"got {description!r}, but systemd has passed no such socket (LISTEN_FDS, "
+        "LISTEN_FDNAMES); start the service through its .socket unit, and count index= from 0"
+    )
+
+
 def _bad_description(description: str, kind: str, error: Exception) -> BadValue:
     """Say what is wrong with an endpoint string."""
-    if kind == "systemd" and isinstance(error, LookupError):
-        return BadValue(
-            f"got {description!r}, but systemd has passed no such socket (LISTEN_FDS, "
-            "LISTEN_FDNAMES); start the service through its .socket unit, and count index= from 0"
-        )
     others = "tcp:12000:interface=127.0.0.1 or unix:/run/uppercase"
     form = _TLS_FORM if kind in ("tls", "ssl") else others
     return BadValue(

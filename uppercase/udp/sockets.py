@@ -199,15 +199,23 @@ def _parse_systemd(description: str) -> Opener:
     # Imported here: it brings in all of TLS, which a service of one port does not need.
     from twisted.internet.endpoints import serverFromString
 
+    accepted = (
+        f"got {description!r}; systemd:domain=INET:index=N, counted from 0, or "
+        "systemd:domain=INET:name=NAME is accepted, with a socket that systemd passed on: "
+        "start the service through a .socket unit that has ListenDatagram="
+    )
+
+    def refuse(_: int) -> list[socket.socket]:
+        raise CannotListen(accepted)
+
     # `fileno` is in no interface, but a second look at the environment finds nothing.
     try:
         endpoint: Any = serverFromString(None, description)
-    except (LookupError, ValueError, TypeError, AttributeError) as error:
-        raise BadValue(
-            f"got {description!r}; systemd:domain=INET:index=N, counted from 0, or "
-            "systemd:domain=INET:name=NAME is accepted, with a socket that systemd passed on: "
-            "start the service through a .socket unit that has ListenDatagram="
-        ) from error
+    except LookupError:
+        # Not before it is to be opened: a check of the options has none of systemd's sockets.
+        return refuse
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadValue(accepted) from error
     return lambda _: [adopt_socket(endpoint.fileno)]
 
 
