@@ -66,6 +66,22 @@ def test_the_status_is_the_programs_where_the_end_of_children_is_ignored() -> No
     assert done.returncode == 1, done.stderr
 
 
+@pytest.mark.parametrize("udp", [[], ["-u"]], ids=["tcp", "udp"])
+def test_a_client_finds_the_service_where_localhost_is_ipv6_first(udp: list[str]) -> None:
+    """As for C's getaddrinfo and for Go: a datagram that is sent there finds no other way."""
+    code = (
+        "import socket, sys\n"
+        "kind = socket.SOCK_DGRAM if sys.argv[2:] else socket.SOCK_STREAM\n"
+        "skt = socket.socket(socket.AF_INET6, kind)\n"
+        "skt.settimeout(30)\n"
+        "skt.connect(('::1', int(sys.argv[1])))\n"
+        "skt.send(b'hello')\n"
+        "print(skt.recv(9).decode())\n"
+    )
+    done = run_process("run", *udp, "--", sys.executable, "-c", code, "{port}", *udp)
+    assert (done.status, done.stdout) == (0, b"HELLO\n"), done.stderr
+
+
 @pytest.mark.parametrize("client", ["tcp_client.py", "udp_client.py"])
 def test_the_lectures_clients_run_as_they_are(client: str, tmp_path: Path) -> None:
     """Where 12000 is taken, with another port in them: theirs is fixed."""

@@ -243,6 +243,19 @@ def test_nobody_need_read_the_errors() -> None:
     assert run_without("2>&-", "ping", f":{free_port()}").status == 1
 
 
+def test_no_socket_takes_the_place_of_a_closed_standard_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what is said to the person would be sent to the server."""
+    monkeypatch.chdir(tmp_path)
+    Path("place.py").write_text(
+        "import os\n\ndef of(number: str) -> str:\n    return os.readlink(f'/dev/fd/{number}')\n"
+    )
+    Path("number").write_text("2")
+    outcome = run_without("2>&- < number", "transforms", "try", "place:of")
+    assert (outcome.status, outcome.stdout) == (0, b"/dev/null")
+
+
 def test_ctrl_c_is_quiet_even_while_the_command_loads() -> None:
     """And the process dies of it, so that a loop in a shell script ends with it."""
     interrupt = (

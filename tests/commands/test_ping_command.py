@@ -261,7 +261,10 @@ def test_the_deadline_ends_it_and_too_few_replies_by_then_are_a_failure() -> Non
         started = time.monotonic()
         patient = ping("-u", "-c", "1", "-w", "100ms", "-W", "1m", server.address)
         assert time.monotonic() - started < 30
-    assert (endless.status, too_many.status, patient.status) == (0, 1, 1)
+    with tcp_server(silent_stream) as server:
+        mute = ping("--tls", "--insecure", "-w", "300ms", server.address)
+    assert (endless.status, too_many.status, patient.status, mute.status) == (0, 1, 1, 1)
+    assert "did not answer within 0.3 s" in mute.stderr
 
 
 def test_another_transform_can_be_expected_or_a_chain_of_them() -> None:

@@ -282,7 +282,7 @@ def test_the_first_process_of_a_container_ends_despite_threads(
 ) -> None:
     """Its signal ends any other, but the system spares this one, and Python waits for them."""
     ends = list[object]()
-    monkeypatch.setattr("uppercase.taps._process.end_despite_threads", ends.append)
+    monkeypatch.setattr("uppercase.taps._process.leave_threads", ends.append)
     monkeypatch.setattr(os, "getpid", lambda: number)
     tcp.Options().parseOptions(["--port=0"])
     assert ends == [reactor] * (number == 1)

@@ -429,7 +429,6 @@ class ObservedService:
         shared: dict[str, Any] = {
             "transforms": tuple(transforms),
             "found": found,
-            "interfaces": (HOST,),
             "port": port,
             "drain": 1.0,
             "observers": (self._recorder,),

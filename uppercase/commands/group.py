@@ -270,7 +270,8 @@ def _waiting(stream: Any) -> Any:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command; whatever ends it is said in one sentence."""
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (its descriptor stays taken)
+        # Invariant: its descriptor stays taken, or a socket's bytes would follow our sentences.
+        sys.stderr = open(os.open(os.devnull, os.O_WRONLY), "w", closefd=False)  # noqa: SIM115
     try:
         if sys.stdout is None:
             raise UserError("standard output is closed; to throw it away, use >/dev/null")

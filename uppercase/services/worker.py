@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from twisted.python.usage import UsageError
 
-from uppercase.awaiting import end_despite_threads, the_reactor
+from uppercase.awaiting import leave_threads, the_reactor
 from uppercase.errors import PluginError, UserError
 from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import Board, TCPService
@@ -345,7 +345,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
     reactor.callWhenRunning(ready)
     reactor.addReader(_Commands(reactor, services))
     reactor.addSystemEventTrigger("before", "shutdown", together.stopService)
-    end_despite_threads(reactor)
+    leave_threads(reactor)
     reactor.run()
     # What has happened since the last, up to the end.
     beat()

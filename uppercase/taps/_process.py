@@ -20,12 +20,7 @@ from twisted.logger import FileLogObserver, LogLevel
 from twisted.python import usage
 
 from uppercase import __version__
-from uppercase.awaiting import (
-    choose_reactor,
-    end_despite_threads,
-    the_reactor,
-    use_monotonic_time,
-)
+from uppercase.awaiting import choose_reactor, leave_threads, the_reactor, use_monotonic_time
 from uppercase.core.events import IObserver
 from uppercase.core.values import printable
 from uppercase.errors import PluginError, UserError
@@ -153,7 +148,7 @@ class ProcessOptions(TableOptions, ABC):
         if "NOTIFY_SOCKET" in os.environ:
             ours.append(Notifier(call_when_ready))
         if os.getpid() == 1:
-            end_despite_threads(reactor)
+            leave_threads(reactor)
         whole = MultiService()
         for each in ours:
             each.setServiceParent(whole)

@@ -34,7 +34,7 @@ from uppercase.client.network import (
     explain_loss,
     open_connection,
 )
-from uppercase.client.target import Address, Target, connect_udp, explain_send
+from uppercase.client.target import Address, Target, connect_udp, explain, explain_send
 from uppercase.commands.ping._tracker import LONGEST_LINE, Tracker
 from uppercase.core.values import counted
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
@@ -188,7 +188,13 @@ class StreamRun(ProbeRun):
         self.display.connections += 1
         shared = Lines(self.target, self.received, 1)
         self._shared: Lines | None = shared
-        await open_connection(self.target, shared, self.reactor)
+        opening = Deferred.fromCoroutine(open_connection(self.target, shared, self.reactor))
+        if self.duration is not None:
+            opening.addTimeout(self.duration, self.reactor)
+        try:
+            await opening
+        except Silence as error:
+            raise explain(TimeoutError(), self.target, self.duration) from error
         self._peer = at_peer(self.target, shared.transport.getPeer())
         shared.over.addCallback(self._shared_ended)
 
