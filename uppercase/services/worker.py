@@ -149,7 +149,7 @@ class Worker(ProcessProtocol):
         else:
             self.pid = self.transport.pid
             searched = [each for each in sys.path if isinstance(each, str)]  # As Python does.
-            self.transport.write(json.dumps(searched).encode())
+            self.transport.write(json.dumps([sys.hexversion >> 16, *searched]).encode())
             self.transport.closeStdin()
             self._tell(json.dumps(assignment).encode())
 
