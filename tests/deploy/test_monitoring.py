@@ -68,8 +68,13 @@ def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
     refused = 'uppercase_connections_refused_total{instance="a",service="tcp",reason="%s"}'
     labels = '{instance="a",service="tcp",transform="mine"}'
     accept = 'uppercase_accept_failures_total{instance="a",service="tcp",error="EMFILE"}'
+    closed = 'uppercase_connections_closed_total{instance="%s",service="tcp",outcome="%s"}'
     lag = 'uppercase_event_loop_lag_seconds_count{instance="%s"}'
     series = [
+        {"series": closed % ("a", "handshake"), "values": "0+60x30"},
+        {"series": closed % ("a", "finished"), "values": "0+30x30"},
+        {"series": closed % ("b", "handshake"), "values": "0+60x30"},
+        {"series": closed % ("b", "finished"), "values": "0+90x30"},
         {"series": refused % "full", "values": "0+60x30"},
         {"series": refused % "address-full", "values": "0+60x30"},
         {"series": f"uppercase_transform_failures_total{labels}", "values": "0+5x30"},
@@ -84,12 +89,16 @@ def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
         "UppercaseTurnsClientsAway": [{"service": "tcp", "reason": "full", "severity": "page"}],
         "UppercaseTransformFails": [{"service": "tcp", "transform": "mine", "severity": "ticket"}],
         "UppercaseDropsDatagrams": [],
+        "UppercaseHandshakesFail": [{"service": "tcp", "severity": "page"}],
         "UppercaseKeepsRestarting": [{"severity": "page"}, {"instance": "c", "severity": "page"}],
         "UppercaseHasNoDescriptors": [{"service": "tcp", "error": "EMFILE", "severity": "ticket"}],
     }
     summaries = {
         "UppercaseKeepsRestarting": (
             "%(instance)s keeps ending and being started again; its log says why"
+        ),
+        "UppercaseHandshakesFail": (
+            "tcp on a agrees on TLS with hardly anybody; has its certificate expired?"
         ),
         "UppercaseTurnsClientsAway": "tcp on a has no room for everybody (--max-connections)",
         "UppercaseTransformFails": "mine fails on more than 1 %% of the messages of tcp",

@@ -605,5 +605,5 @@ async def test_a_worker_that_cannot_be_started_has_ended() -> None:
     recorder.program, recorder.words = ["/does/not/exist"], []
     worker.spawn(assignment, [0])
     worker.end(b"stop")
-    assert "cannot be started: No such file" in await recorder.end
+    assert f"cannot be started in {os.getcwd()}: No such file" in await recorder.end
     assert worker.state is State.ENDED
