@@ -63,12 +63,14 @@ def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
     board.close()
 
 
-@pytest.mark.parametrize("system", ["linux", "other"])
+@pytest.mark.parametrize("system", ["linux", "confined", "other"])
 def test_a_board_is_one_memory_for_all_who_have_its_descriptor(
     system: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if system == "other":
         monkeypatch.delattr(os, "memfd_create", raising=False)
+    elif system == "confined":  # As systemd.exec(5) advises with MemoryDenyWriteExecute=.
+        monkeypatch.setattr(os, "memfd_create", mock.Mock(side_effect=PermissionError))
     board = Board.make(2)
     other = Board(os.dup(board.descriptor), 2)
     assert not other.has_more(1, 7)
@@ -162,6 +164,18 @@ def test_a_worker_of_another_version_says_what_helps(monkeypatch: pytest.MonkeyP
         os.close(descriptor)
 
 
+def test_a_worker_of_another_python_says_what_helps() -> None:
+    """The modules of its supervisor's would be none for it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "uppercase.taps._worker", str(os.getpid()), "uppercase.taps.tcp"],
+        input=json.dumps([0x30A, *sys.path]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "Python has another version by now; restart the service\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_what_a_terminal_sends_to_everybody_ends_no_worker_that_only_imports(
     number: int, tmp_path: Path
@@ -175,7 +189,7 @@ def test_what_a_terminal_sends_to_everybody_ends_no_worker_that_only_imports(
     done = subprocess.run(
         [sys.executable, "-m", "uppercase.taps._worker", str(os.getpid()), "uppercase.taps.tcp"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        input=json.dumps([str(tmp_path), *sys.path]),
+        input=json.dumps([sys.hexversion >> 16, str(tmp_path), *sys.path]),
         capture_output=True,
         text=True,
         check=False,
@@ -591,5 +605,5 @@ async def test_a_worker_that_cannot_be_started_has_ended() -> None:
     recorder.program, recorder.words = ["/does/not/exist"], []
     worker.spawn(assignment, [0])
     worker.end(b"stop")
-    assert "cannot be started: No such file" in await recorder.end
+    assert f"cannot be started in {os.getcwd()}: No such file" in await recorder.end
     assert worker.state is State.ENDED

@@ -76,7 +76,7 @@ class ProcessOptions(TableOptions, ABC):
     def postOptions(self) -> None:
         makes_process = self.whole is self and not self.in_worker
         try:
-            if makes_process:
+            if makes_process and not self.get("check"):
                 # First: a record is begun anew, and another server may be writing it.
                 check_places(self.parent)
             choose_reactor(self._awaits_asyncio())
