@@ -316,11 +316,11 @@ def the_reactor() -> Any:
     return reactor
 
 
-def end_despite_threads(reactor: Any) -> None:
+def leave_threads(reactor: Any) -> None:
     """Have the process end soon after the reactor, even if a library's thread never does.
 
-    Such as aiosqlite's. Python waits for it where no signal ends the process: in a worker, and in
-    the first process of a container, which the system spares.
+    As aiosqlite's. Python waits for it where no signal ends the process: in a worker, and in the
+    first process of a container, which the system spares.
     """
     end = threading.Timer(CLEANING_UP, os._exit, (0,))
     end.daemon = True

@@ -232,6 +232,11 @@ def test_threads_take_few_of_the_addresses() -> None:
     assert (int(forty) - int(one)) * KIB < 256 * MIB
 
 
+def test_dotnet_makes_no_file_of_2_tib() -> None:
+    """The limit of a file's size would end it at once, says dotnet/runtime's issue 117819."""
+    assert ran("import os; print(os.environ['DOTNET_EnableWriteXorExecute'])") == (0, "0\n")
+
+
 def test_nobody_types_and_there_is_no_end_of_it() -> None:
     """A server that ends when somebody presses Enter does not end by itself."""
     code = "import select; print(len(select.select([0], [], [], 0)[0]))"
@@ -353,6 +358,13 @@ couldn't open socket: address already in use
 """,
     "what():  no reply": """terminate called after throwing an instance of 'std::runtime_error'
   what():  no reply
+""",
+    "error: no reply": """1 | throw Error("no reply")
+          ^
+error: no reply
+      at /tmp/client.js:1:7
+
+Bun v1.4.5 (Linux x64)
 """,
     "SUMMARY: AddressSanitizer: SEGV /tmp/client.c:1 in main": """\
 ==7==ERROR: AddressSanitizer: SEGV on unknown address 0x000000000000

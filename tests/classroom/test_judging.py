@@ -86,6 +86,7 @@ def pinged(
         pinged("200345678 nanoseconds"),
         pinged("RTT 0,2003 s"),
         pinged("ping,1,0.2003"),
+        pinged("RTT ٢٠٠٫٣ ms", summary="٤٠٫٠%"),
         pinged("estimated 0.21\nsample 0.2003\nPING 1"),
         pinged("0.2003", summary="min 0.2\nmax 0.3\navg 0.25\nloss 40 percent"),
         pinged("0.2003", summary="lost: 4, loss rate: 0.4"),
@@ -183,6 +184,14 @@ def test_a_sentence_tells_output_from_standard_error() -> None:
     logs = wrong("udp-pinger", pinged("", loss="", summary="", complaint="INFO: 40% loss"))
     assert len(logs) == 3
     assert all(said.endswith(" and, on standard error, INFO: 40% loss") for said in logs.values())
+
+
+def test_who_was_killed_with_nothing_said_may_have_said_something() -> None:
+    """Written to a file, C's and Ruby's output waits until it is flushed, unlike on a terminal."""
+    for output, ends in (("", "'' and had to be killed (what it has not flushed is lost)"),
+                         ("hi", "'hi' and had to be killed")):  # fmt: skip
+        found = wrong("tcp-client", Judged([], output, status=None))
+        assert found["prints the reply"].endswith(f"got {ends}")
 
 
 @in_reactor

@@ -610,11 +610,12 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL)
                 "[b'ONE', b'TWO', b'THREE']\n",
                 r"b'ANY BYTES: \xff\x00\n'" + "\n",
                 "b'HELLO'\n",
+                "b'HELLO'\n",
             ],
             strict=True,
         )
     ),
-    ids=["ask", "connect", "exchange", "test"],
+    ids=["ask", "connect", "exchange", "asyncio", "test"],
 )
 def test_the_guide_s_programs_run(program: str, printed: str, tmp_path: Path) -> None:
     path = tmp_path / "program.py"

@@ -68,22 +68,55 @@ def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
     refused = 'uppercase_connections_refused_total{instance="a",service="tcp",reason="%s"}'
     labels = '{instance="a",service="tcp",transform="mine"}'
     accept = 'uppercase_accept_failures_total{instance="a",service="tcp",error="EMFILE"}'
+    closed = 'uppercase_connections_closed_total{instance="%s",service="tcp",outcome="%s"}'
+    lag = 'uppercase_event_loop_lag_seconds_count{instance="%s"}'
     series = [
+        {"series": closed % ("a", "handshake"), "values": "0+60x30"},
+        {"series": closed % ("a", "finished"), "values": "0+30x30"},
+        {"series": closed % ("b", "handshake"), "values": "0+60x30"},
+        {"series": closed % ("b", "finished"), "values": "0+90x30"},
         {"series": refused % "full", "values": "0+60x30"},
         {"series": refused % "address-full", "values": "0+60x30"},
         {"series": f"uppercase_transform_failures_total{labels}", "values": "0+5x30"},
         {"series": f"uppercase_transform_seconds_count{labels}", "values": "0+100x30"},
         {"series": accept, "values": "_x17 40+0x20"},
+        {"series": 'uppercase_worker_restarts_total{instance="a"}', "values": "0x10 1+1x20"},
+        # One that is restarted once, and one that never lives for long.
+        {"series": lag % "b", "values": "1000+120x10 0+120x20"},
+        # All workers of one hang, and one of another's two.
+        {"series": lag % "d", "values": "1000+240x10 3400x20"},
+        {"series": lag % "e", "values": "0+120x30"},
+        {"series": 'uppercase_workers{instance="e"}', "values": "2x30"},
+        {"series": lag % "f", "values": "0+236x30"},
+        {"series": 'uppercase_workers{instance="f"}', "values": "2x30"},
+        {"series": lag % "c", "values": "7 3 9 5 8 2 4 3 9 8 2 5 3 2 9 1 8 4 7 5 6"},
     ]
     fired = {
+        "UppercaseIsDown": [{"instance": "d", "severity": "page"}],
+        "UppercaseEventLoopIsLate": [{"instance": "e", "severity": "ticket"}],
         "UppercaseTurnsClientsAway": [{"service": "tcp", "reason": "full", "severity": "page"}],
         "UppercaseTransformFails": [{"service": "tcp", "transform": "mine", "severity": "ticket"}],
         "UppercaseDropsDatagrams": [],
+        "UppercaseHandshakesFail": [{"service": "tcp", "severity": "page"}],
+        "UppercaseKeepsRestarting": [{"severity": "page"}, {"instance": "c", "severity": "page"}],
         "UppercaseHasNoDescriptors": [{"service": "tcp", "error": "EMFILE", "severity": "ticket"}],
     }
     summaries = {
+        "UppercaseIsDown": (
+            "%(instance)s does not answer its scraper, or none of its workers does anything"
+        ),
+        "UppercaseEventLoopIsLate": (
+            "the event loop of %(instance)s is late; see uppercase_slow_calls_total for which "
+            "transform blocks it"
+        ),
+        "UppercaseKeepsRestarting": (
+            "%(instance)s keeps ending and being started again; its log says why"
+        ),
+        "UppercaseHandshakesFail": (
+            "tcp on a agrees on TLS with hardly anybody; has its certificate expired?"
+        ),
         "UppercaseTurnsClientsAway": "tcp on a has no room for everybody (--max-connections)",
-        "UppercaseTransformFails": "mine fails on more than 1 % of the messages of tcp",
+        "UppercaseTransformFails": "mine fails on more than 1 %% of the messages of tcp",
         "UppercaseHasNoDescriptors": "tcp on a cannot accept: EMFILE (LimitNOFILE)",
     }
     tests = [
@@ -92,8 +125,8 @@ def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
             "alertname": name,
             "exp_alerts": [
                 {
-                    "exp_labels": {**found, "instance": "a"},
-                    "exp_annotations": {"summary": summaries[name]},
+                    "exp_labels": {"instance": "a", **found},
+                    "exp_annotations": {"summary": summaries[name] % {"instance": "a", **found}},
                 }
                 for found in expected
             ],

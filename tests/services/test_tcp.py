@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from errno import EADDRNOTAVAIL, EMFILE, ENETUNREACH
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +60,31 @@ async def test_a_service_that_was_stopped_starts_again(said: list[str]) -> None:
         await stopped
         assert service.served() == []
     assert len([line for line in said if "ready to receive" in line]) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can ask for it")
+@in_reactor
+async def test_the_start_of_a_message_is_acknowledged_at_once() -> None:
+    """Java's DataOutputStream sends a length by itself, and the rest when that has come."""
+    service = tcp_service(
+        TCPSettings(transforms=["uppercase"], port=0, interfaces=["127.0.0.1"], framing="int16")
+    )
+
+    def talk(port: int) -> list[float]:
+        took = []
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            for _ in range(30):
+                began = monotonic()
+                client.send(b"\0\5")
+                client.send(b"hello")
+                assert receive_exactly(client, 7) == b"\0\5HELLO"
+                took.append(monotonic() - began)
+        return took
+
+    took = await deferToThread(talk, start(service))
+    await stop(service)
+    # None is, if the system puts it off, but for the first few.
+    assert min(took[20:]) < 0.03
 
 
 @in_reactor

@@ -63,12 +63,14 @@ def test_a_worker_waits_for_those_that_have_less_and_for_nobody_else() -> None:
     board.close()
 
 
-@pytest.mark.parametrize("system", ["linux", "other"])
+@pytest.mark.parametrize("system", ["linux", "confined", "other"])
 def test_a_board_is_one_memory_for_all_who_have_its_descriptor(
     system: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if system == "other":
         monkeypatch.delattr(os, "memfd_create", raising=False)
+    elif system == "confined":  # As systemd.exec(5) advises with MemoryDenyWriteExecute=.
+        monkeypatch.setattr(os, "memfd_create", mock.Mock(side_effect=PermissionError))
     board = Board.make(2)
     other = Board(os.dup(board.descriptor), 2)
     assert not other.has_more(1, 7)
@@ -162,6 +164,18 @@ def test_a_worker_of_another_version_says_what_helps(monkeypatch: pytest.MonkeyP
         os.close(descriptor)
 
 
+def test_a_worker_of_another_python_says_what_helps() -> None:
+    """The modules of its supervisor's would be none for it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "uppercase.taps._worker", str(os.getpid()), "uppercase.taps.tcp"],
+        input=json.dumps([0x30A, *sys.path]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == "Python has another version by now; restart the service\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_what_a_terminal_sends_to_everybody_ends_no_worker_that_only_imports(
     number: int, tmp_path: Path
@@ -175,7 +189,7 @@ def test_what_a_terminal_sends_to_everybody_ends_no_worker_that_only_imports(
     done = subprocess.run(
         [sys.executable, "-m", "uppercase.taps._worker", str(os.getpid()), "uppercase.taps.tcp"],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        input=json.dumps([str(tmp_path), *sys.path]),
+        input=json.dumps([sys.hexversion >> 16, str(tmp_path), *sys.path]),
         capture_output=True,
         text=True,
         check=False,
@@ -482,6 +496,20 @@ def test_a_service_with_workers_is_as_ready_as_the_readiest_of_them(
     assert supervisor.not_ready() == "overloaded"
 
 
+def test_workers_that_hang_are_not_ready_even_if_nobody_replaces_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    supervisor, workers = supervisor_of(clock, monkeypatch)
+    workers[0].state = State.SERVING
+    clock.pump([1, 1])
+    assert supervisor.not_ready() == ""
+    clock.advance(1)
+    assert supervisor.not_ready() == "overloaded"
+    workers[0]._hear({"report": "beat", "numbers": [], "not_ready": ""})
+    assert supervisor.not_ready() == ""
+
+
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 def test_a_hangup_that_nohup_ignores_stays_ignored(
     handler: Any, monkeypatch: pytest.MonkeyPatch
@@ -490,6 +518,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(
     supervisor, _ = supervisor_of(Clock(), monkeypatch)
     monkeypatch.setattr("signal.getsignal", lambda _: handler)
     monkeypatch.setattr("signal.signal", lambda number, _: taken.append(number))
+    supervisor._watch.end()
     supervisor._begin()
     assert taken == ([signal.SIGHUP] if handler is signal.SIG_DFL else [])
 
@@ -591,5 +620,5 @@ async def test_a_worker_that_cannot_be_started_has_ended() -> None:
     recorder.program, recorder.words = ["/does/not/exist"], []
     worker.spawn(assignment, [0])
     worker.end(b"stop")
-    assert "cannot be started: No such file" in await recorder.end
+    assert f"cannot be started in {os.getcwd()}: No such file" in await recorder.end
     assert worker.state is State.ENDED

@@ -6,6 +6,7 @@ import resource
 from contextlib import nullcontext
 from dataclasses import fields
 from errno import EACCES
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -282,10 +283,28 @@ def test_the_first_process_of_a_container_ends_despite_threads(
 ) -> None:
     """Its signal ends any other, but the system spares this one, and Python waits for them."""
     ends = list[object]()
-    monkeypatch.setattr("uppercase.taps._process.end_despite_threads", ends.append)
+    monkeypatch.setattr("uppercase.taps._process.leave_threads", ends.append)
     monkeypatch.setattr(os, "getpid", lambda: number)
     tcp.Options().parseOptions(["--port=0"])
     assert ends == [reactor] * (number == 1)
+
+
+def test_who_reads_one_line_of_a_mistake_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `| head -1`, which goes once it has it; unbuffered, each write would be one of its own."""
+
+    class Pipe(StringIO):
+        def write(self, text: str) -> int:
+            if self.getvalue():
+                raise BrokenPipeError
+            return super().write(text)
+
+    monkeypatch.setattr("sys.stdout", pipe := Pipe())
+    options: Any = tcp.Options()
+    options.parent = app.ServerOptions()
+    options.parent.subCommand = "uppercase-tcp"
+    with pytest.raises(SystemExit):
+        options.parseOptions(["--bogus"])
+    assert pipe.getvalue().endswith("no option named --bogus\ntry 'twistd uppercase-tcp --help'\n")
 
 
 def test_an_unknown_option_gets_a_suggestion() -> None:

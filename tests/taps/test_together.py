@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.application import app
 from twisted.python import usage
 
 from tests.certificates import make_certificate
@@ -166,6 +167,23 @@ def test_a_check_ends_well_where_nothing_is_wrong(
     assert capsys.readouterr().out == f"{tmp_path}/services.toml is right: a (TCP)\n"
     with pytest.raises(usage.UsageError, match="got --check without a file"):
         parsed("--check")
+
+
+def test_a_check_may_be_made_beside_the_server_that_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which has the pid file of that folder; before a reload, above all."""
+    config, running = tmp_path / "services.toml", tmp_path / "twistd.pid"
+    config.write_text(TCP)
+    running.write_text(str(os.getppid()))
+    options: Any = together.Options
+    options = options()
+    options.parent = app.ServerOptions()
+    options.parent.update(pidfile=str(running))
+    with pytest.raises(SystemExit) as ended:
+        options.parseOptions([f"--config={config}", "--check"])
+    assert (ended.value.code, running.read_text()) == (0, str(os.getppid()))
+    assert "services.toml is right: a (TCP)" in capsys.readouterr().out
 
 
 def test_a_check_warns_of_what_a_start_would(

@@ -75,7 +75,7 @@ _LAUNCH: Final = (
 exec where there are threads."""
 
 _WHERE: Final = re.compile(
-    r"\s(?! *what)|[}\"]|#\d|[Ss]tack (back)?trace|note: |Node\.js v|\(Use `node|Emitted '"
+    r"\s(?! *what)|[}\"]|#\d|[Ss]tack (back)?trace|note: |(Node\.js|Bun) v|\(Use `node|Emitted '"
     r"|goroutine |created by |[\w/]+\.\S*\(.*\)$|\[signal |exit status |==\d+==ABORT"
 )
 """A line with which a language's runtime goes on after the one that says what went wrong."""
@@ -206,8 +206,10 @@ class Program:
             "UPPERCASE_HOST": HOST,
             "UPPERCASE_PORT": str(port),
             "PYTHONUNBUFFERED": "1",
-            # Else glibc reserves 64 MiB for each thread, and a limit has no room for Java's.
+            # Else the limits have no room for the 64 MiB that glibc reserves for each of Java's
+            # threads, nor for the file of 2 TiB in which .NET 7 to 9 keep their code.
             "MALLOC_ARENA_MAX": "2",
+            "DOTNET_EnableWriteXorExecute": "0",
             _MARK: self._mark,
         }
         try:

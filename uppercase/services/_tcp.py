@@ -287,9 +287,9 @@ class Board:
     @classmethod
     def make(cls, workers: int) -> "Board":
         """Return a new one, on which no worker has a number yet."""
-        if hasattr(os, "memfd_create"):
+        try:
             descriptor = os.memfd_create("uppercase-workers")
-        else:
+        except (AttributeError, OSError):  # A system, or its administrator, may have none.
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
         os.ftruncate(descriptor, workers * _COUNT)

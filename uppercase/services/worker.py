@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from twisted.python.usage import UsageError
 
-from uppercase.awaiting import end_despite_threads, the_reactor
+from uppercase.awaiting import leave_threads, the_reactor
 from uppercase.errors import PluginError, UserError
 from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import Board, TCPService
@@ -143,13 +143,14 @@ class Worker(ProcessProtocol):
                 self, command[0], command, env=None, path=ours.directory, childFDs=fds
             )
         except OSError as error:
-            # Such as a Python that the user twistd has changed to may not run.
-            self._last_words = f"{command[0]} cannot be started: {error.strerror}"
+            # Such as a Python that this user may not run, or a folder that is gone.
+            where = f"{command[0]} cannot be started in {ours.directory}"
+            self._last_words = f"{where}: {error.strerror}"
             ours.reactor.callLater(0, self._ended)
         else:
             self.pid = self.transport.pid
             searched = [each for each in sys.path if isinstance(each, str)]  # As Python does.
-            self.transport.write(json.dumps(searched).encode())
+            self.transport.write(json.dumps([sys.hexversion >> 16, *searched]).encode())
             self.transport.closeStdin()
             self._tell(json.dumps(assignment).encode())
 
@@ -345,7 +346,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
     reactor.callWhenRunning(ready)
     reactor.addReader(_Commands(reactor, services))
     reactor.addSystemEventTrigger("before", "shutdown", together.stopService)
-    end_despite_threads(reactor)
+    leave_threads(reactor)
     reactor.run()
     # What has happened since the last, up to the end.
     beat()

@@ -145,10 +145,9 @@ class TableOptions(usage.Options):
                 raise usage.UsageError(text) from error
             twistd = isinstance(parent, app.ServerOptions)
             command = f"{'twistd' if twistd else 'twist'} {parent.subCommand}"
-            print(
-                f"{command}: {values.printable(values.shortened(text))}\ntry '{command} --help'",
-                # Where the program itself writes its usage errors.
-                file=sys.stdout if twistd else sys.stderr,
+            # Where the program itself writes its usage errors; at once, for a reader of one line.
+            (sys.stdout if twistd else sys.stderr).write(
+                f"{command}: {values.printable(values.shortened(text))}\ntry '{command} --help'\n"
             )
             raise SystemExit(1 if twistd else os.EX_USAGE) from error
 

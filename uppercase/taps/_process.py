@@ -20,12 +20,7 @@ from twisted.logger import FileLogObserver, LogLevel
 from twisted.python import usage
 
 from uppercase import __version__
-from uppercase.awaiting import (
-    choose_reactor,
-    end_despite_threads,
-    the_reactor,
-    use_monotonic_time,
-)
+from uppercase.awaiting import choose_reactor, leave_threads, the_reactor, use_monotonic_time
 from uppercase.core.events import IObserver
 from uppercase.core.values import printable
 from uppercase.errors import PluginError, UserError
@@ -81,7 +76,7 @@ class ProcessOptions(TableOptions, ABC):
     def postOptions(self) -> None:
         makes_process = self.whole is self and not self.in_worker
         try:
-            if makes_process:
+            if makes_process and not self.get("check"):
                 # First: a record is begun anew, and another server may be writing it.
                 check_places(self.parent)
             choose_reactor(self._awaits_asyncio())
@@ -153,7 +148,7 @@ class ProcessOptions(TableOptions, ABC):
         if "NOTIFY_SOCKET" in os.environ:
             ours.append(Notifier(call_when_ready))
         if os.getpid() == 1:
-            end_despite_threads(reactor)
+            leave_threads(reactor)
         whole = MultiService()
         for each in ours:
             each.setServiceParent(whole)

@@ -1,7 +1,7 @@
 """The program of a worker: `python uppercase/taps/_worker.py SUPERVISOR SERVICE OPTION...`.
 
-Only a supervisor starts it, by its process number, and writes its own `sys.path` to standard input,
-in JSON; see `uppercase.services.worker`.
+Only a supervisor starts it, by its process number, and writes its Python's version and its own
+`sys.path` to standard input, in JSON; see `uppercase.services.worker`.
 """
 
 import ctypes
@@ -38,12 +38,15 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     die_with(int(supervisor))
+    python, *searched = json.load(sys.stdin)
+    if python != sys.hexversion >> 16:
+        sys.exit("Python has another version by now; restart the service")
     # First where the supervisor looks: what has started it may have brought its packages along. Not
     # in the current folder, unless Python would: twistd searches it first, but after it has loaded
     # this package. Then where Python looks by now, but for this script's folder.
     own = sys.path if sys.flags.safe_path else sys.path[1:]
     here = {os.getcwd(), ""}.difference(own)
-    sys.path[:] = [*(each for each in json.load(sys.stdin) if each not in here), *own]
+    sys.path[:] = [*(each for each in searched if each not in here), *own]
     from uppercase.services.worker import begin, run
 
     assignment = begin()

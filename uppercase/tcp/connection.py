@@ -31,7 +31,7 @@ from uppercase.core.events import Direction, Impaired, LabAction, Outcome
 from uppercase.tcp import _closing as states
 from uppercase.tcp._closing import EndingProtocol, IOrderlyTLSTransport, IUnidentified, known_as
 from uppercase.tcp._quick import Hub, PromptConnection
-from uppercase.tcp.kernel import unacknowledged_output, unread_input
+from uppercase.tcp.kernel import acknowledge, unacknowledged_output, unread_input
 
 if TYPE_CHECKING:
     from uppercase.tcp.factory import TransformFactory
@@ -163,6 +163,9 @@ class TransformProtocol(EndingProtocol):
             self._sent += len(output)
             self._output.write(output)
             self._active_at = self._sent_at = self._seconds()
+        elif conversation.wants_input:
+            # Without a reply that says so, a peer may hold the rest of its message back for 40 ms.
+            acknowledge(self.transport)
         if conversation.outcome is None and self._seconds() > until:
             self._yield_turn()
         elif not conversation.wants_input or conversation.awaiting:

@@ -82,6 +82,14 @@ def end_if_gone(transport: ITransport, seconds: float) -> None:
             skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1e3))
 
 
+def acknowledge(transport: ITransport) -> None:
+    """Tell the peer at once that what it sent has come, if the kernel can put that off."""
+    skt = _socket_under(transport)
+    if skt is not None and sys.platform == "linux":
+        with suppress(OSError):  # A UNIX socket puts off nothing.
+            skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
 def refuse_group(host: str) -> None:
     """Refuse a broadcast or multicast address: one can listen there, and nobody can connect.
 

@@ -139,6 +139,7 @@ class Connection(_Client):
 
     @property
     def ended(self) -> bool:
+        """Whether the server has ended its side."""
         return self._transport.ended
 
     @property

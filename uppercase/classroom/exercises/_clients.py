@@ -54,7 +54,8 @@ def _judged(name: str, points: int = 1, **lab: Any) -> Callable[[Callable[[Any, 
 
 def _end(run: Run) -> str:
     """Return what a sentence adds to what a program has done."""
-    end = " and had to be killed" if run.status is None else ""
+    lost = "" if run.output else " (what it has not flushed is lost)"
+    end = f" and had to be killed{lost}" if run.status is None else ""
     return end + (f" and, on standard error, {run.complaint}" if run.complaint else "")
 
 
@@ -138,7 +139,8 @@ class _UDPPinger:
             True, "", seconds=self.seconds, quiet=self.quiet, options=options, seed=self.seed
         )
         _begins(run)
-        return run
+        # Python reads a number of Java's in Arabic, but for its decimal comma.
+        return run._replace(output=run.output.replace("\u066b", "."))
 
     @_judged("sends ten pings", 3)
     def ten(self, run: Run) -> None:
