@@ -496,6 +496,20 @@ def test_a_service_with_workers_is_as_ready_as_the_readiest_of_them(
     assert supervisor.not_ready() == "overloaded"
 
 
+def test_workers_that_hang_are_not_ready_even_if_nobody_replaces_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    supervisor, workers = supervisor_of(clock, monkeypatch)
+    workers[0].state = State.SERVING
+    clock.pump([1, 1])
+    assert supervisor.not_ready() == ""
+    clock.advance(1)
+    assert supervisor.not_ready() == "overloaded"
+    workers[0]._hear({"report": "beat", "numbers": [], "not_ready": ""})
+    assert supervisor.not_ready() == ""
+
+
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])
 def test_a_hangup_that_nohup_ignores_stays_ignored(
     handler: Any, monkeypatch: pytest.MonkeyPatch
@@ -504,6 +518,7 @@ def test_a_hangup_that_nohup_ignores_stays_ignored(
     supervisor, _ = supervisor_of(Clock(), monkeypatch)
     monkeypatch.setattr("signal.getsignal", lambda _: handler)
     monkeypatch.setattr("signal.signal", lambda number, _: taken.append(number))
+    supervisor._watch.end()
     supervisor._begin()
     assert taken == ([signal.SIGHUP] if handler is signal.SIG_DFL else [])
 

@@ -30,6 +30,8 @@ from uppercase.tcp.kernel import raise_descriptor_limit
 
 BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
 
+_LATE: Final = 2.0  # Seconds without one after which a worker's event loop counts as late.
+
 _LOOKS: Final = 4
 """Looks of the watchdog in its time: a worker that hangs is found at most a quarter of it late."""
 
@@ -137,8 +139,7 @@ class Supervisor(Service):
         # Under nohup it is ignored, and stays so.
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
-        if self.watchdog is not None:
-            self._watch.start(self._beat, now=False)
+        self._watch.start(self._beat, now=False)
         self._spawn_all(self._current)
 
     def _spawn_all(self, generation: Generation) -> None:
@@ -249,10 +250,12 @@ class Supervisor(Service):
     # Ending
 
     def _look(self) -> None:
-        """Replace workers that have given no sign of life for too long."""
+        """Note which workers give no sign of life; replace those that have not for too long."""
         for worker in self._current.serving():
             # Counted in looks, not by a clock, as this process may have been stopped itself.
             worker.silent += 1
+            if worker.silent * self._beat > _LATE:
+                worker.not_ready = "overloaded"  # Until it says otherwise.
             if self.watchdog is not None and worker.silent * self._beat > self.watchdog:
                 say(
                     f"{worker} hangs: no sign of life for {self.watchdog:g} s "
