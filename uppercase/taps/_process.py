@@ -133,8 +133,8 @@ class ProcessOptions(TableOptions, ABC):
         served = sum(text.lower().startswith("systemd:") for text in places)
         if served < PASSED:
             notice = (
-                f"nothing serves {PASSED - served} of {counted(PASSED, 'socket')} from systemd, whose "
-                "clients wait; --listen=systemd:domain=INET:index=0 serves the first"
+                f"nothing serves {PASSED - served} of {counted(PASSED, 'socket')} from systemd, "
+                "whose clients wait; --listen=systemd:domain=INET:index=0 serves the first"
             )
             call_when_ready(partial(say, notice, LogLevel.warn))
         if self["metrics"] is not None:
