@@ -37,7 +37,7 @@ from uppercase.services import (
 from uppercase.services._stopping import STOP_GRACE
 from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import OpenPlace, share
-from uppercase.services.supervisor import Generation, Supervisor
+from uppercase.services.supervisor import Supervisor
 from uppercase.services.worker import (
     _DUMP,
     REPORTS,
