@@ -40,8 +40,9 @@ if _soft != resource.RLIM_INFINITY and _soft < _ROOM:
 # The tests start hundreds of programs, which without bytecode would compile the package each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# Few users have it, and it hides what is left in a buffer.
-os.environ.pop("PYTHONUNBUFFERED", None)
+# Few users have the first, and it hides what is left in a buffer; the others are a person's own.
+for _name in ("PYTHONUNBUFFERED", "COLUMNS", "POSIXLY_CORRECT", "UPPERCASE_HOST", "UPPERCASE_PORT"):
+    os.environ.pop(_name, None)
 
 # Speed is not what the properties are about, and machines are shared. A change is judged by the
 # same examples each time; other runs look for new ones.

@@ -83,9 +83,17 @@ def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
         {"series": 'uppercase_worker_restarts_total{instance="a"}', "values": "0x10 1+1x20"},
         # One that is restarted once, and one that never lives for long.
         {"series": lag % "b", "values": "1000+120x10 0+120x20"},
+        # All workers of one hang, and one of another's two.
+        {"series": lag % "d", "values": "1000+240x10 3400x20"},
+        {"series": lag % "e", "values": "0+120x30"},
+        {"series": 'uppercase_workers{instance="e"}', "values": "2x30"},
+        {"series": lag % "f", "values": "0+236x30"},
+        {"series": 'uppercase_workers{instance="f"}', "values": "2x30"},
         {"series": lag % "c", "values": "7 3 9 5 8 2 4 3 9 8 2 5 3 2 9 1 8 4 7 5 6"},
     ]
     fired = {
+        "UppercaseIsDown": [{"instance": "d", "severity": "page"}],
+        "UppercaseEventLoopIsLate": [{"instance": "e", "severity": "ticket"}],
         "UppercaseTurnsClientsAway": [{"service": "tcp", "reason": "full", "severity": "page"}],
         "UppercaseTransformFails": [{"service": "tcp", "transform": "mine", "severity": "ticket"}],
         "UppercaseDropsDatagrams": [],
@@ -94,6 +102,13 @@ def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
         "UppercaseHasNoDescriptors": [{"service": "tcp", "error": "EMFILE", "severity": "ticket"}],
     }
     summaries = {
+        "UppercaseIsDown": (
+            "%(instance)s does not answer its scraper, or none of its workers does anything"
+        ),
+        "UppercaseEventLoopIsLate": (
+            "the event loop of %(instance)s is late; see uppercase_slow_calls_total for which "
+            "transform blocks it"
+        ),
         "UppercaseKeepsRestarting": (
             "%(instance)s keeps ending and being started again; its log says why"
         ),

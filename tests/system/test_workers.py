@@ -448,7 +448,7 @@ def test_a_thread_that_a_library_never_ends_keeps_no_worker(tmp_path: Path) -> N
     )
     arguments = (*TCP, "-t", "threads:answer", "--framing=line", "--drain=30s")
     # With an environment of its own the server is no fork, whose threads end with it.
-    with Server(*arguments, addresses=1, cwd=tmp_path, env={"LC_ALL": "C"}) as server:
+    with Server(*arguments, addresses=1, cwd=tmp_path, env={"TZ": "UTC"}) as server:
         assert ask(server.port) == b"hello\n"
         server.stop(seconds=20)
         assert "Fatal" not in server.log()

@@ -6,6 +6,7 @@ import resource
 from contextlib import nullcontext
 from dataclasses import fields
 from errno import EACCES
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from uppercase.errors import UserError
 from uppercase.lab import make_experiment
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT, DatagramLimits, Limits
 from uppercase.services import TCPService
+from uppercase.services.logs import say
 from uppercase.taps import name_sockets, tcp, together, udp
 from uppercase.taps._options import TableOptions
 from uppercase.taps._process import check_places
@@ -287,6 +289,22 @@ def test_the_first_process_of_a_container_ends_despite_threads(
     monkeypatch.setattr(os, "getpid", lambda: number)
     tcp.Options().parseOptions(["--port=0"])
     assert ends == [reactor] * (number == 1)
+
+
+@pytest.mark.parametrize("passed", [0, 1, 2])
+def test_sockets_of_systemd_that_nothing_serves_are_told(
+    passed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their clients wait for ever, as they do where only a unit's file names them."""
+    later = list[Any]()
+    monkeypatch.setattr(reactor, "callWhenRunning", later.append)
+    monkeypatch.setattr("uppercase.taps._process.PASSED", passed)
+    udp.Options().parseOptions(["--listen=systemd:domain=INET:index=0"])
+    sentences = [call.args[0] for call in later if isinstance(call, partial) and call.func is say]
+    assert [each for each in sentences if "systemd" in each] == [
+        "nothing serves 1 of 2 sockets from systemd, whose clients wait; "
+        "--listen=systemd:domain=INET:index=0 serves the first"
+    ] * (passed == 2)
 
 
 def test_who_reads_one_line_of_a_mistake_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The hub calls whoever is ready, by the rules of Twisted's reactors, and lets those go on."""
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -242,6 +243,21 @@ def test_one_that_raises_at_its_end_costs_nobody_else_anything(
     watched.hub.doRead()
     assert good.calls == ["read"]
     assert "ZeroDivisionError" in logged_errors.flush()[0]
+
+
+def test_one_that_is_closed_behind_its_back_costs_nobody_else_anything(watched: Watched) -> None:
+    """As by a plugin that closes one number twice, which is somebody else's by then."""
+
+    def vanish(kind: str) -> Exception:
+        os.close(bad.fileno())
+        return CONNECTION_LOST
+
+    bad, good = watched.reader(vanish), watched.taker()
+    watched.hub.doRead()
+    assert bad.calls == ["read", "lost: ConnectionLost"]
+    assert good.calls == ["read"]
+    assert watched.hub.getReaders() == [good]
+    bad.socket.detach()
 
 
 def test_whoever_is_ended_by_another_is_not_called(watched: Watched) -> None:

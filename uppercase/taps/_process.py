@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,12 +23,13 @@ from twisted.python import usage
 from uppercase import __version__
 from uppercase.awaiting import choose_reactor, leave_threads, the_reactor, use_monotonic_time
 from uppercase.core.events import IObserver
-from uppercase.core.values import printable
+from uppercase.core.values import counted, printable
 from uppercase.errors import PluginError, UserError
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import Listing, listing
 from uppercase.services.base import Repeated
 from uppercase.services.logs import WatchedLogFile, observer_of, say
+from uppercase.taps import PASSED
 from uppercase.taps._options import TableOptions
 
 if TYPE_CHECKING:
@@ -126,6 +128,15 @@ class ProcessOptions(TableOptions, ABC):
         call_when_ready(gc.freeze)
         for each in self.found.problems:  # Once, however many services there are.
             call_when_ready(partial(say, f"a plugin cannot be used: {each}", LogLevel.warn))
+        listened = chain(*(each.settings.listen for each in self.services))
+        places = (*listened, self["metrics"] or "", self["page"] or "")
+        served = sum(text.lower().startswith("systemd:") for text in places)
+        if served < PASSED:
+            notice = (
+                f"nothing serves {PASSED - served} of {counted(PASSED, 'socket')} from systemd, "
+                "whose clients wait; --listen=systemd:domain=INET:index=0 serves the first"
+            )
+            call_when_ready(partial(say, notice, LogLevel.warn))
         if self["metrics"] is not None:
             # Here, as they take a tenth of a second to import.
             from uppercase.services.metrics import Measurements

@@ -10,12 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from twisted.application.service import IService
-from twisted.logger import (
-    FilteringLogObserver,
-    LogLevel,
-    LogLevelFilterPredicate,
-    globalLogPublisher,
-)
+from twisted.logger import LogLevel, capturedLogs
 from twisted.python import usage
 
 from uppercase.errors import BadArgument, UserError, suggest
@@ -68,18 +63,8 @@ class Options(_process.ProcessOptions):
     )
 
     def postOptions(self) -> None:
-        if not self["check"]:
+        with capturedLogs() as self._logged:
             super().postOptions()
-            return
-        # What a start would only warn of, such as a certificate's dates.
-        warned = FilteringLogObserver(
-            observer_of(sys.stdout, "text"), [LogLevelFilterPredicate(LogLevel.warn)]
-        )
-        globalLogPublisher.addObserver(warned)
-        try:
-            super().postOptions()
-        finally:
-            globalLogPublisher.removeObserver(warned)
 
     def transforms(self) -> Iterable[object]:
         path = self["config"]
@@ -120,6 +105,10 @@ class Options(_process.ProcessOptions):
         except UserError as error:
             raise UserError(f"{path}: {error}" if path else str(error)) from error
         if self["check"]:
+            show = observer_of(sys.stdout, "text")
+            for event in self._logged:
+                if event["log_level"] >= LogLevel.warn:  # Such as of a certificate's dates.
+                    show(event)
             names = ", ".join(f"{each.name} ({each.protocol})" for each in self.services)
             print(f"{path} is right: {names}")
             raise SystemExit(0)

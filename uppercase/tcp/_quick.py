@@ -252,8 +252,11 @@ class Hub:
             self._set.modify(number, left)
             self._events[number] = left
         else:
-            self._set.unregister(number)
             del self._events[number], self._descriptors[number]
+            try:  # noqa: SIM105  (`suppress` takes longer)
+                self._set.unregister(number)
+            except OSError:
+                pass  # The kernel has forgotten what a plugin has closed by mistake.
             if not self._descriptors:
                 self._reactor.removeReader(self)
         self._changed.add(number)
