@@ -37,7 +37,7 @@ from uppercase.services import (
 from uppercase.services._stopping import STOP_GRACE
 from uppercase.services._tcp import LAST_WORD, Board
 from uppercase.services.base import OpenPlace, share
-from uppercase.services.supervisor import Generation, Supervisor
+from uppercase.services.supervisor import Supervisor
 from uppercase.services.worker import (
     _DUMP,
     REPORTS,
@@ -342,9 +342,7 @@ def test_a_watchdog_counts_the_times_that_it_has_looked(
     service = udp_service(UDPSettings(port=0))
     supervisor = Supervisor([service], clock, workers=1, program=["python"], watchdog=4.0)
     worker = Hung(supervisor)
-    generation = Generation(1)
-    generation.workers[0] = worker
-    monkeypatch.setattr(supervisor, "_current", generation)
+    supervisor._all.add(worker)
     supervisor._watch.start(1.0, now=False)
     clock.advance(60)
     assert worker.kills == 0
@@ -358,6 +356,26 @@ def test_a_watchdog_counts_the_times_that_it_has_looked(
     supervisor._watch.stop()
 
 
+def test_a_watchdog_gives_a_worker_that_begins_its_time(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """What its transform imports may wait for ever; it is replaced as often as that takes."""
+    clock = Clock()
+    supervisor, workers = supervisor_of(clock, monkeypatch, watchdog=4.0)
+    for _ in range(7):
+        worker = supervisor._current.workers[0] = Hung(supervisor)
+        worker.state = State.STARTING
+        supervisor._all = {worker}
+        clock.pump([1] * 30)
+        assert worker.kills == 0
+        clock.advance(1)
+        assert worker.kills == 1
+        assert said[-1].startswith("worker 1 hangs: no sign of life for 30 s (--watchdog)")
+        supervisor.ended(worker, "killed by SIGKILL")
+        clock.advance(0)
+        assert workers[0] is supervisor._current.workers[0] is not worker
+
+
 class Stoppable(Clock):
     """A reactor that counts how often it was stopped."""
 
@@ -368,12 +386,11 @@ class Stoppable(Clock):
 
 
 def supervisor_of(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, watchdog: float | None = None
 ) -> tuple[Supervisor, dict[int, Worker]]:
     """Return a supervisor of one worker, and the latest worker by its number: no process."""
-    supervisor = Supervisor(
-        [udp_service(UDPSettings(port=0))], clock, workers=1, program=["python"]
-    )
+    service = udp_service(UDPSettings(port=0))
+    supervisor = Supervisor([service], clock, workers=1, program=["python"], watchdog=watchdog)
     workers: dict[int, Worker] = {}
 
     def spawn(number: int, generation: Any) -> None:
@@ -502,6 +519,7 @@ def test_workers_that_hang_are_not_ready_even_if_nobody_replaces_them(
     clock = Clock()
     supervisor, workers = supervisor_of(clock, monkeypatch)
     workers[0].state = State.SERVING
+    supervisor._all.add(workers[0])
     clock.pump([1, 1])
     assert supervisor.not_ready() == ""
     clock.advance(1)

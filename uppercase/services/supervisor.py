@@ -6,6 +6,7 @@ none. Twisted's `ProcessMonitor` does not fit: its stop does not wait for the pr
 knows neither crash loops nor generations.
 """
 
+import math
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -31,6 +32,10 @@ from uppercase.tcp.kernel import raise_descriptor_limit
 BEAT: Final = 1.0  # Seconds between a worker's signs of life, unless the watchdog looks more often.
 
 _LATE: Final = 2.0  # Seconds without one after which a worker's event loop counts as late.
+
+_START: Final = 30.0
+"""Seconds that a worker may take to begin at least, whatever the watchdog's time: on a busy machine
+imports take several."""
 
 _LOOKS: Final = 4
 """Looks of the watchdog in its time: a worker that hangs is found at most a quarter of it late."""
@@ -251,20 +256,24 @@ class Supervisor(Service):
 
     def _look(self) -> None:
         """Note which workers give no sign of life; replace those that have not for too long."""
-        for worker in self._current.serving():
+        for worker in self._all:
             # Counted in looks, not by a clock, as this process may have been stopped itself.
             worker.silent += 1
-            if worker.silent * self._beat > _LATE:
+            silent = worker.silent * self._beat
+            if silent > _LATE:
                 worker.not_ready = "overloaded"  # Until it says otherwise.
-            if self.watchdog is not None and worker.silent * self._beat > self.watchdog:
+            if self.watchdog is None or worker.state not in (State.STARTING, State.SERVING):
+                continue
+            limit = max(self.watchdog, _START if worker.state is State.STARTING else 0)
+            if silent > limit:
                 say(
-                    f"{worker} hangs: no sign of life for {self.watchdog:g} s "
-                    "(--watchdog); this is where:",
+                    f"{worker} hangs: no sign of life for {limit:g} s (--watchdog); this is where:",
                     LogLevel.error,
                     event="worker-hangs",
                     worker=worker.number + 1,
                 )
                 worker.state = State.ENDING  # Told of once, even if it takes a second to end.
+                worker.since = -math.inf  # It is none that has ended as soon as it had begun.
                 worker.kill()
 
     def stopService(self) -> Deferred[None]:
