@@ -335,6 +335,32 @@ def test_who_listens_on_another_address_is_told_so() -> None:
         server.ask(Trial([]), Fake(skt.getsockname()[1], ""), 1, b"one")
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_server_that_closes_first_and_waits_for_our_end_gets_it(waits: bool) -> None:
+    """One that has let go is spared TIME_WAIT instead, and can be started again at once."""
+    exercise = find_exercise("tcp-server").subject
+    came: list[object] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = server.getsockname()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(connection.recv(100).upper())
+                if waits:
+                    connection.shutdown(socket.SHUT_WR)
+                    came.append(connection.recv(1))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        exercise.ask(Trial([]), Fake(place[1], ""), 1, b"one")
+        thread.join(30)
+    assert came == [b""] * waits
+    if not waits:
+        with socket.socket() as again:
+            again.bind(place)
+
+
 def test_a_reply_that_drips_is_not_waited_for_to_its_end() -> None:
     """A check of 100,000 bytes would last for days."""
     began = time.monotonic()

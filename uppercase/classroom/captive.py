@@ -358,16 +358,26 @@ def _count_tasks() -> int:
 def listens(port: int, kind: str) -> bool:
     """Whether somebody has a port of this machine open; nothing is sent to find out (Linux)."""
     state = {"tcp": "0A", "udp": "07"}[kind]
+    found = (words[3] for words in _sockets(kind, state) if words[1].endswith(f":{port:04X}"))
+    return state in found
+
+
+def has_let_go(port: int, client: int) -> bool:
+    """Whether the server at a port has closed its socket of a client's port, not only a side."""
+    ends = [f":{port:04X}", f":{client:04X}"]
+    found = (words[9] for words in _sockets("tcp") if [end[-5:] for end in words[1:3]] == ends)
+    return next(found, "0") == "0"  # No inode: nobody has it.
+
+
+def _sockets(kind: str, listening: str = "") -> Iterator[list[str]]:
+    """Return what the system says of each of this machine's sockets, or of those that listen."""
     for name in (kind, f"{kind}6"):
         with suppress(OSError), open(f"{_OPEN_PORTS}/{name}") as file:
-            for line in itertools.islice(file, 1, None):
-                words = line.split()
-                if words[1].endswith(f":{port:04X}") and words[3] == state:
-                    return True
-                # Those that listen come first, before thousands of connections.
-                if kind == "tcp" and words[3] != state:
+            for words in map(str.split, itertools.islice(file, 1, None)):
+                # They come first, before thousands of connections.
+                if kind == "tcp" and listening not in ("", words[3]):
                     break
-    return False
+                yield words
 
 
 # The service

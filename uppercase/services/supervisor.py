@@ -45,8 +45,8 @@ PROVEN: Final = 1.0
 that somebody kills now and then would look like a crash loop."""
 
 QUICK_DEATHS: Final = 5
-"""Workers in a row that ended before they were proven, after which the service ends; but as long as
-a proven one serves, what keeps others from it, such as a file that is half written, ends nothing."""
+"""Workers in a row that ended before they were proven, after which the service ends. As long as a
+proven one serves, what keeps others from beginning, such as a half-written file, ends nothing."""
 
 _BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0, 30.0)
 """Seconds before a worker is replaced, by the number of quick deaths in a row."""

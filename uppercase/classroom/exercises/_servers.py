@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from uppercase.classroom.captive import HOST, Program, listens
+from uppercase.classroom.captive import HOST, Program, has_let_go, listens
 from uppercase.classroom.grade import Trial, Wrong, check, exercise
 from uppercase.classroom.record import Row
 
@@ -36,8 +36,14 @@ def _leave(skt: socket.socket) -> bytes:
     with suppress(TimeoutError):
         if rest := skt.recv(1 << 16):
             return rest
-        # It has closed first, and a reset spares it TIME_WAIT: it can be started again at once.
-        _resets_at_the_end(skt)
+        # It has closed first, and a reset spares it TIME_WAIT: it can be started again at once. One
+        # that waits for our end, as Node.js does, would be told of the reset.
+        ports = skt.getpeername()[1], skt.getsockname()[1]
+        for _ in range(10):
+            if has_let_go(*ports):
+                _resets_at_the_end(skt)
+                break
+            time.sleep(_QUIET / 10)
     return b""
 
 
