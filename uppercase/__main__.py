@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = INTERRUPTED
     if status == INTERRUPTED and arguments is None:
         die_of(SIGINT)
+    if arguments is None and "uppercase.awaiting" in sys.modules:
+        from uppercase.awaiting import leave_threads
+
+        leave_threads(status)
     return status
 
 

@@ -316,15 +316,16 @@ def the_reactor() -> Any:
     return reactor
 
 
-def leave_threads(reactor: Any) -> None:
-    """Have the process end soon after the reactor, even if a library's thread never does.
+def leave_threads(status: int = 0) -> None:
+    """Have the process, which is about to end, do so soon, even if a library's thread never does.
 
-    As aiosqlite's. Python waits for it where no signal ends the process: in a worker, and in the
-    first process of a container, which the system spares.
+    As aiosqlite's, or asyncio's that runs what hangs. Python waits for it where no signal ends the
+    process: in a command, a worker, and the first process of a container, which the system spares.
     """
-    end = threading.Timer(CLEANING_UP, os._exit, (0,))
+    end = threading.Timer(CLEANING_UP, os._exit, (status,))
     end.daemon = True
-    reactor.addSystemEventTrigger("after", "shutdown", end.start)
+    with suppress(RuntimeError):  # that the system gives no thread
+        end.start()
 
 
 def use_monotonic_time() -> bool:

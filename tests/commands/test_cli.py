@@ -101,6 +101,18 @@ def test_no_command_at_all_shows_the_help_and_is_a_mistake(
     assert "Examples:" in captured.err
 
 
+def test_a_command_ends_though_a_thread_that_a_transform_began_never_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python would wait for an executor's: after `run --timeout`, or a check that says it hangs."""
+    statuses: list[int] = []
+    monkeypatch.setattr("uppercase.awaiting.leave_threads", statuses.append)
+    monkeypatch.setattr("sys.argv", ["uppercase", "--bogus"])
+    assert main() == 2
+    assert main(["--bogus"]) == 2  # of a program that goes on
+    assert statuses == [2]
+
+
 def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert uppercase.__version__ in capsys.readouterr().out

@@ -17,6 +17,7 @@ from twisted.application import app
 from twisted.internet import reactor
 from twisted.python import usage
 
+from uppercase.awaiting import leave_threads
 from uppercase.errors import UserError
 from uppercase.lab import make_experiment
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT, DatagramLimits, Limits
@@ -284,11 +285,11 @@ def test_the_first_process_of_a_container_ends_despite_threads(
     number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its signal ends any other, but the system spares this one, and Python waits for them."""
-    ends = list[object]()
-    monkeypatch.setattr("uppercase.taps._process.leave_threads", ends.append)
+    ends = mock.Mock()
+    monkeypatch.setattr(reactor, "addSystemEventTrigger", ends)
     monkeypatch.setattr(os, "getpid", lambda: number)
     tcp.Options().parseOptions(["--port=0"])
-    assert ends == [reactor] * (number == 1)
+    assert (mock.call("after", "shutdown", leave_threads) in ends.mock_calls) == (number == 1)
 
 
 @pytest.mark.parametrize("passed", [0, 1, 2])

@@ -346,7 +346,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
     reactor.callWhenRunning(ready)
     reactor.addReader(_Commands(reactor, services))
     reactor.addSystemEventTrigger("before", "shutdown", together.stopService)
-    leave_threads(reactor)
+    reactor.addSystemEventTrigger("after", "shutdown", leave_threads)
     reactor.run()
     # What has happened since the last, up to the end.
     beat()

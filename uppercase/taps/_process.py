@@ -159,7 +159,7 @@ class ProcessOptions(TableOptions, ABC):
         if "NOTIFY_SOCKET" in os.environ:
             ours.append(Notifier(call_when_ready))
         if os.getpid() == 1:
-            leave_threads(reactor)
+            reactor.addSystemEventTrigger("after", "shutdown", leave_threads)
         whole = MultiService()
         for each in ours:
             each.setServiceParent(whole)
