@@ -45,9 +45,10 @@ PROVEN: Final = 1.0
 that somebody kills now and then would look like a crash loop."""
 
 QUICK_DEATHS: Final = 5
-"""Workers in a row that ended before they were proven, after which the service ends."""
+"""Workers in a row that ended before they were proven, after which the service ends. As long as a
+proven one serves, what keeps others from beginning, such as a half-written file, ends nothing."""
 
-_BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0)
+_BACK_OFF: Final = (0.0, 0.0, 1.0, 2.0, 4.0, 30.0)
 """Seconds before a worker is replaced, by the number of quick deaths in a row."""
 
 _DESCRIPTORS: Final = 16
@@ -98,7 +99,7 @@ class Supervisor(Service):
         self.directory = self._runs_in = os.getcwd()
         self._drain = max(each.settings.drain for each in self.services)
         self.patience = self._drain + _OVERTIME
-        self._has_opened = False
+        self._has_opened = self._has_given_up = False
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
         # `_current` or `_fresh` too.
         self._all: set[Worker] = set()
@@ -209,11 +210,12 @@ class Supervisor(Service):
     def _replace(self, worker: Worker, how: str) -> None:
         current = self._current
         current.board.clear(worker.number)
-        proven = self.reactor.seconds() - worker.since >= PROVEN
-        self._quick_deaths = 0 if proven else self._quick_deaths + 1
-        if self._quick_deaths > QUICK_DEATHS:
-            return  # Of more workers than these; the reactor is about to stop.
-        if self._quick_deaths == QUICK_DEATHS:
+        if self._has_given_up:
+            return  # The reactor is about to stop.
+        count = 0 if self._is_proven(worker) else min(self._quick_deaths + 1, QUICK_DEATHS)
+        self._quick_deaths = count
+        if count == QUICK_DEATHS and not any(map(self._is_proven, current.serving())):
+            self._has_given_up = True
             say(
                 f"{QUICK_DEATHS} workers in a row have ended as soon as they had begun; the last "
                 f"one: {how}",
@@ -225,11 +227,14 @@ class Supervisor(Service):
             self.reactor.stop()
             return
         self._restarts += 1
-        delay = _BACK_OFF[self._quick_deaths]
+        delay = _BACK_OFF[count]
         when = f" in {delay:g} s" if delay else ""
         text = f"{worker} has ended: {how}; a new one is started{when}"
         say(text, LogLevel.error, event="worker-ended", worker=worker.number + 1, how=how)
         self.reactor.callLater(delay, self._respawn, worker.number, current)
+
+    def _is_proven(self, worker: Worker) -> bool:
+        return bool(self.reactor.seconds() - worker.since >= PROVEN)
 
     def _respawn(self, number: int, generation: Generation) -> None:
         if self._stopping is None and generation is self._current:
