@@ -359,6 +359,10 @@ couldn't open socket: address already in use
     "what():  no reply": """terminate called after throwing an instance of 'std::runtime_error'
   what():  no reply
 """,
+    "bind: Address already in use": """bind: Address already in use
+make[1]: *** [Makefile:2: run] Error 1
+make: *** [Makefile:5: all] Error 2
+""",
     "error: no reply": """1 | throw Error("no reply")
           ^
 error: no reply

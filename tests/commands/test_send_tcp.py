@@ -50,7 +50,7 @@ from uppercase.commands.send._stream import (
     Filter,
     LineConversation,
 )
-from uppercase.errors import NetworkError
+from uppercase.errors import NetworkError, NoReply
 from uppercase.limits import KIB, MIB
 
 EVERY_BYTE = bytes(range(256)) * 40
@@ -588,5 +588,5 @@ async def test_a_reply_without_a_newline_is_shown_soon() -> None:
 @in_reactor
 async def test_a_line_that_a_new_connection_does_not_answer_is_given_up() -> None:
     async with lines_to(no_reply, 0.2) as (lines, _server):
-        with pytest.raises(NetworkError, match=r"did not answer within 0\.2 s"):
+        with pytest.raises(NoReply, match=r"did not reply within 0\.2 s$"):
             await lines.ask(b"hello")

@@ -441,15 +441,20 @@ def test_a_worker_that_hangs_says_where_and_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_thread_that_a_library_never_ends_keeps_no_worker(tmp_path: Path) -> None:
-    """As aiosqlite's; Python would wait for it, and the supervisor kills late, with a dump."""
-    (tmp_path / "threads.py").write_text(
-        "import threading\ndef answer(message: bytes) -> bytes:\n"
-        "    threading.Thread(target=threading.Event().wait).start()\n    return message\n"
-    )
+    """As aiosqlite's; Python would wait for it, and the supervisor kills late, with a dump.
+
+    Nor one that cannot start: the supervisor would not say so.
+    """
+    begun = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+    module = tmp_path / "threads.py"
+    module.write_text(f"{begun}def answer(message: bytes) -> bytes:\n    return message\n")
     arguments = (*TCP, "-t", "threads:answer", "--framing=line", "--drain=30s")
     # With an environment of its own the server is no fork, whose threads end with it.
     with Server(*arguments, addresses=1, cwd=tmp_path, env={"TZ": "UTC"}) as server:
         assert ask(server.port) == b"hello\n"
+        module.write_text(begun)
+        server.process.send_signal(signal.SIGHUP)
+        server.wait_for_log("not reloaded")
         server.stop(seconds=20)
         assert "Fatal" not in server.log()
 

@@ -76,7 +76,7 @@ exec where there are threads."""
 
 _WHERE: Final = re.compile(
     r"\s(?! *what)|[}\"]|#\d|[Ss]tack (back)?trace|note: |(Node\.js|Bun) v|\(Use `node|Emitted '"
-    r"|goroutine |created by |[\w/]+\.\S*\(.*\)$|\[signal |exit status |==\d+==ABORT"
+    r"|goroutine |created by |[\w/]+\.\S*\(.*\)$|\[signal |exit status |==\d+==ABORT|make.*: \*\*\*"
 )
 """A line with which a language's runtime goes on after the one that says what went wrong."""
 

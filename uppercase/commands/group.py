@@ -308,9 +308,8 @@ def _sentence(error: click.ClickException) -> str:
     text = " ".join(error.format_message().split())
     # As iperf3 and many other clients have it.
     if isinstance(error, click.NoSuchOption) and error.option_name in ("-p", "--port"):
-        command = error.ctx and error.ctx.command
-        if command and any(each.name == "addresses" for each in command.params):
-            text += " Write the port after its host: HOST:PORT."
+        takes = [each.name for each in error.ctx.command.params] if error.ctx else []
+        text += " Write the port after its host: HOST:PORT." * ("addresses" in takes)
     return text
 
 

@@ -327,6 +327,7 @@ def run(assignment: Assignment, make: Callable[[], Sequence[TransformService]]) 
         together.startService()
     except (UsageError, UserError, PluginError, CannotStart, OSError) as error:
         report("failed", text=str(error))
+        leave_threads(1)  # The supervisor waits for the end.
         return 1
 
     def beat() -> None:

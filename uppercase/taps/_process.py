@@ -129,12 +129,12 @@ class ProcessOptions(TableOptions, ABC):
         for each in self.found.problems:  # Once, however many services there are.
             call_when_ready(partial(say, f"a plugin cannot be used: {each}", LogLevel.warn))
         listened = chain(*(each.settings.listen for each in self.services))
-        places = (*listened, self["metrics"] or "", self["page"] or "")
-        served = sum(text.lower().startswith("systemd:") for text in places)
-        if served < PASSED:
+        places = (*listened, self["metrics"], self["page"])
+        left = PASSED - sum(str(text).lower().startswith("systemd:") for text in places)
+        if left > 0:
             notice = (
-                f"nothing serves {PASSED - served} of {counted(PASSED, 'socket')} from systemd, "
-                "whose clients wait; --listen=systemd:domain=INET:index=0 serves the first"
+                f"nothing serves {left} of {counted(PASSED, 'socket')} from systemd, whose clients "
+                "wait; --listen=systemd:domain=INET:index=0 serves the first"
             )
             call_when_ready(partial(say, notice, LogLevel.warn))
         if self["metrics"] is not None:

@@ -34,10 +34,10 @@ from uppercase.client.network import (
     open_connection,
 )
 from uppercase.client.session import MAX_REPLY
-from uppercase.client.target import Target, explain
+from uppercase.client.target import Target
 from uppercase.commands import CHUNK, write_all
 from uppercase.core.values import counted
-from uppercase.errors import NetworkError, UserError
+from uppercase.errors import NetworkError, NoReply, UserError
 
 LINE_QUIET_TIME: Final = 0.3
 """The silence after which a reply to a typed line counts as complete without a newline: more than a
@@ -396,5 +396,7 @@ class LineConversation:
                 patience = LINE_QUIET_TIME
         except Silence as error:
             if not reply:
-                raise explain(TimeoutError(), self._target, self._timeout) from error
+                # The connection was made: neither the address nor a firewall can be the cause.
+                silent = f"{self._target} did not reply within {self._timeout:g} s"
+                raise NoReply(silent) from error
         return bytes(reply)
