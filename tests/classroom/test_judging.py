@@ -245,8 +245,8 @@ async def test_a_checksum_may_stand_before_the_text() -> None:
 class Fake:
     """A program that is no process; it has ended if it has last words."""
 
-    def __init__(self, port: int, words: str = "") -> None:
-        self.port, self._words = port, words
+    def __init__(self, port: int, words: str = "", complaint: str = "") -> None:
+        self.port, self._words, self._complaint = port, words, complaint
 
     def wait(self, seconds: float) -> None:
         pass
@@ -256,6 +256,9 @@ class Fake:
 
     def last_words(self) -> str:
         return self._words
+
+    def complaint(self) -> str:
+        return self._complaint
 
 
 @contextmanager
@@ -294,6 +297,7 @@ def asked(
     message: bytes,
     *replies: bytes,
     words: str = "",
+    complaint: str = "",
     number: int = 1,
     pause: float = 0.0,
 ) -> str:
@@ -302,7 +306,7 @@ def asked(
     server = find_exercise(name).changed("x", options={"seconds": 0.3}).subject
     with answering(kind, replies, pause) as port:
         try:
-            server.ask(Trial([]), Fake(port, words), number, message)
+            server.ask(Trial([]), Fake(port, words, complaint), number, message)
         except Wrong as error:
             return str(error)
     return ""
@@ -397,3 +401,9 @@ def test_a_server_that_has_ended_has_its_last_words_in_each_sentence() -> None:
     said = asked("udp-server", b"one", words="TypeError: no")
     ends = "got nothing within 0.3 s; it has ended, its last words are: TypeError: no"
     assert said.endswith(ends)
+
+
+def test_a_server_that_goes_on_may_have_complained() -> None:
+    """As of a thread of its own that has failed."""
+    said = asked("udp-server", b"one", b"one", complaint="NullPointerException")
+    assert said.endswith("got 'one'; on standard error: NullPointerException")

@@ -28,7 +28,7 @@ from zope.interface import implementer
 from uppercase.client.target import Address, Target, explain, reachable, resolve
 from uppercase.core.tls import TLSLayer
 from uppercase.core.values import family_of
-from uppercase.errors import NetworkError, UserError
+from uppercase.errors import NetworkError, NoReply, UserError
 from uppercase.limits import CONNECT_TIMEOUT, UDP_READ_SIZE
 
 
@@ -261,7 +261,8 @@ async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> Non
         raise
     except Silence as error:
         tls.abortConnection()
-        raise explain(TimeoutError(), server, CONNECT_TIMEOUT) from error
+        doubt = f"did not answer within {CONNECT_TIMEOUT:g} s; does it speak TLS?"
+        raise NoReply(f"{server} {doubt}") from error
     except Exception as error:
         # Nothing was sent that could have been cut short.
         lost = error if isinstance(error, ssl.SSLError) else ConnectionResetError()

@@ -121,8 +121,10 @@ class _Server(ABC):
                 got += f"; it listens, but not on {HOST}"
             # Who ends for this may still be about to.
             program.wait(1.0)
-            words = f"; it has ended, its last words are: {program.last_words()}"
-            words = words if program.gone(self.kind) else ""
+            if program.gone(self.kind):
+                words = f"; it has ended, its last words are: {program.last_words()}"
+            elif words := program.complaint():  # Such as of a thread of its own.
+                words = f"; on standard error: {words}"
             wanted = f"sent {_shown(data)}, expected {_shown(expected[0])}"
             raise Wrong(f"{wanted}, got {got}".rstrip() + words)
 
