@@ -276,11 +276,16 @@ def test_an_interface_has_its_scope() -> None:
 
 def test_an_endpoints_error_is_told_in_its_own_words() -> None:
     """Such as a third-party one raises: only what the system says has a `strerror`."""
-    errors = OSError("no card in the reader"), OSError(errno.ENODEV, "No such device")
+    errors = (
+        OSError("no card in the reader"),
+        OSError(errno.ENODEV, "No such device"),
+        OSError(errno.ENOENT, "No such file", "/dev/null"),
+    )
     sentences = [str(listen_error("card:1", Failure(error))) for error in errors]
     assert sentences == [
         "cannot listen on card:1: no card in the reader",
         "cannot listen on card:1: No such device",
+        "cannot listen on card:1: No such file: /dev/null",
     ]
 
 

@@ -214,7 +214,8 @@ class Supervisor(Service):
             return  # The reactor is about to stop.
         count = 0 if self._is_proven(worker) else min(self._quick_deaths + 1, QUICK_DEATHS)
         self._quick_deaths = count
-        if count == QUICK_DEATHS and not any(map(self._is_proven, current.serving())):
+        others = self._first_ready.called and any(map(self._is_proven, current.serving()))
+        if count == QUICK_DEATHS and not others:
             self._has_given_up = True
             say(
                 f"{QUICK_DEATHS} workers in a row have ended as soon as they had begun; the last "

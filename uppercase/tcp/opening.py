@@ -212,6 +212,8 @@ def listen_error(description: str, failure: Failure) -> CannotListen:
     if isinstance(error, CannotListenError):
         error = error.socketError  # from an endpoint that is not ours
     why = getattr(error, "strerror", None) or error
+    if name := getattr(error, "filename", None):
+        why = f"{why}: {name}"  # Such as /dev/null in a jail, which Twisted opens.
     if isinstance(error, OverflowError):
         why = f"a port is a whole number from 0 to {MAX_PORT}, and a backlog one of 31 bits"
     return CannotListen(f"cannot listen on {description}: {why}")
