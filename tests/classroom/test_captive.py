@@ -246,6 +246,19 @@ def test_nobody_types_and_there_is_no_end_of_it() -> None:
         assert (program.wait(WITHIN), program.output()) == (0, "1\n")
 
 
+def test_what_is_typed_can_be_waited_for_and_need_not_be_read() -> None:
+    """By epoll as well, and so in asyncio, which both refuse a file."""
+    code = (
+        "import os, select\n"
+        "waiting = select.epoll()\n"
+        "waiting.register(0, select.EPOLLIN)\n"
+        "waiting.poll(30)\n"
+        "print(os.read(0, 5).decode())\n"
+    )
+    with Program([sys.executable, "-c", code], 1, "hello" * MIB) as program:
+        assert (program.wait(WITHIN), program.output()) == (0, "hello\n")
+
+
 def test_a_server_may_go_on_in_the_background(port: int, tmp_path: Path) -> None:
     """As a shell script starts one, or a daemon: what was started first has ended."""
     script = escaping(tmp_path, port)

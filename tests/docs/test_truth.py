@@ -51,6 +51,7 @@ OTHER_PROGRAMS = {
     "--editable": "pip",
     "--exec": "ncat",
     "--inetd": "systemd-socket-activate",
+    "--init": "podman",
     "--now": "systemctl",
     "--only": "benchmarks",
     "--publish": "podman",
