@@ -237,6 +237,14 @@ def test_dotnet_makes_no_file_of_2_tib() -> None:
     assert ran("import os; print(os.environ['DOTNET_EnableWriteXorExecute'])") == (0, "0\n")
 
 
+def test_a_program_dies_of_a_broken_pipe() -> None:
+    """Unlike Python: a server in C that writes to who has gone ends for everybody."""
+    with Program(["grep", "SigIgn", "/proc/self/status"], 1) as program:
+        assert program.wait(WITHIN) == 0
+        ignored = int(program.output().split()[1], 16)
+    assert not any(ignored >> number - 1 & 1 for number in (signal.SIGPIPE, signal.SIGXFSZ))
+
+
 def test_nobody_types_and_there_is_no_end_of_it() -> None:
     """A server that ends when somebody presses Enter does not end by itself."""
     code = "import select; print(len(select.select([0], [], [], 0)[0]))"
@@ -244,6 +252,19 @@ def test_nobody_types_and_there_is_no_end_of_it() -> None:
         assert (program.wait(WITHIN), program.output()) == (0, "0\n")
     with Program([sys.executable, "-c", code], 1, "") as program:
         assert (program.wait(WITHIN), program.output()) == (0, "1\n")
+
+
+def test_what_is_typed_can_be_waited_for_and_need_not_be_read() -> None:
+    """By epoll as well, and so in asyncio, which both refuse a file."""
+    code = (
+        "import os, select\n"
+        "waiting = select.epoll()\n"
+        "waiting.register(0, select.EPOLLIN)\n"
+        "waiting.poll(30)\n"
+        "print(os.read(0, 5).decode())\n"
+    )
+    with Program([sys.executable, "-c", code], 1, "hello" * MIB) as program:
+        assert (program.wait(WITHIN), program.output()) == (0, "hello\n")
 
 
 def test_a_server_may_go_on_in_the_background(port: int, tmp_path: Path) -> None:

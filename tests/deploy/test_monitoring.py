@@ -80,6 +80,10 @@ def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
         {"series": f"uppercase_transform_failures_total{labels}", "values": "0+5x30"},
         {"series": f"uppercase_transform_seconds_count{labels}", "values": "0+100x30"},
         {"series": accept, "values": "_x17 40+0x20"},
+        {"series": 'up{instance="a"}', "values": "1x40"},
+        # Whose metrics nobody could scrape for a while.
+        {"series": accept.replace('"a"', '"g"'), "values": "40x4 _x12 40x20"},
+        {"series": 'up{instance="g"}', "values": "1x4 0x12 1x20"},
         {"series": 'uppercase_worker_restarts_total{instance="a"}', "values": "0x10 1+1x20"},
         # One that is restarted once, and one that never lives for long.
         {"series": lag % "b", "values": "1000+120x10 0+120x20"},

@@ -274,6 +274,12 @@ def test_an_interface_has_its_scope() -> None:
         bind("fe80::1%lo", 0)
 
 
+def test_an_endpoint_at_every_address_is_not_one_at_loopback() -> None:
+    """The C library takes a star for that; `--interface` alone knows it."""
+    with pytest.raises(CannotListen, match=r"0\.0\.0\.0 is every IPv4 address"):
+        bind("*", 0)
+
+
 def test_an_endpoints_error_is_told_in_its_own_words() -> None:
     """Such as a third-party one raises: only what the system says has a `strerror`."""
     errors = (

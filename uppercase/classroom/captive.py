@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, filterfalse
 from tempfile import TemporaryFile
-from typing import Any, ClassVar, Final, Self
+from typing import IO, Any, ClassVar, Final, Self, cast
 from uuid import uuid4
 
 from uppercase import lab as labs
@@ -60,7 +60,7 @@ _TASKS: Final = 1000
 _BECOME_REAPER: Final = 36  # linux/prctl.h
 
 _LAUNCH: Final = (
-    "import os,resource,sys\n"
+    "import os,resource,signal,sys\n"
     "for pair in sys.argv[1].split(','):\n"
     " name,_,value=pair.partition('=')\n"
     " kind=getattr(resource,name,None)\n"
@@ -68,11 +68,12 @@ _LAUNCH: Final = (
     "  hard=resource.getrlimit(kind)[1]\n"
     "  value=int(value) if hard<0 else min(int(value),hard)\n"
     "  resource.setrlimit(kind,(value,value))\n"
+    "for kind in signal.SIGPIPE,signal.SIGXFSZ: signal.signal(kind,signal.SIG_DFL)\n"
     "try: os.execvp(sys.argv[2],sys.argv[2:])\n"
     "except OSError as error: sys.exit(f'cannot run {sys.argv[2]}: {error.strerror}')\n"
 )
 """Sets the limits in the new process: Python can run nothing of its own safely between fork and
-exec where there are threads."""
+exec where there are threads. What Python ignores is not ignored by what it becomes."""
 
 _WHERE: Final = re.compile(
     r"\s(?! *what)|[}\"]|#\d|[Ss]tack (back)?trace|note: |(Node\.js|Bun) v|\(Use `node|Emitted '"
@@ -186,12 +187,10 @@ class Program:
             limits = {"RLIMIT_NPROC": _count_tasks() + _TASKS, **limits}
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
             words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
-            self._files = [TemporaryFile() for _ in range(3)]  # noqa: SIM115  (closed at the end)
-            self._files[0].write((typed or "").encode())
-            self._files[0].seek(0)
-            streams = dict(zip(("stdin", "stdout", "stderr"), self._files, strict=True))
-            if typed is None:
-                streams["stdin"] = subprocess.PIPE
+            self._files = [TemporaryFile() for _ in range(2)]  # noqa: SIM115  (closed at the end)
+            streams = dict(zip(("stdout", "stderr"), self._files, strict=True))
+            # No file: asyncio, and others that epoll wakes, wait for pipes and terminals only.
+            streams |= {"stdin": subprocess.PIPE, "bufsize": 0}
         self.port = port
         self._mark = uuid4().hex
         with self._lock:
@@ -219,6 +218,14 @@ class Program:
                 self._running.remove(self._mark)
             self._close_files()
             raise
+        if typed is not None:
+            # In a thread: nobody has to read it.
+            threading.Thread(target=self._type, args=(typed.encode(),), daemon=True).start()
+
+    def _type(self, text: bytes) -> None:
+        # Closed already if it ends at once.
+        with suppress(OSError, ValueError), cast(IO[bytes], self.process.stdin) as keyboard:
+            keyboard.write(text)
 
     def __enter__(self) -> Self:
         return self
@@ -267,7 +274,7 @@ class Program:
     def output(self, stream: int = 1) -> str:
         """Return what it has printed, up to `OUTPUT` bytes."""
         # By its own position: the one at which the program writes on does not change.
-        return os.pread(self._files[stream].fileno(), OUTPUT, 0).decode(errors="replace")
+        return os.pread(self._files[stream - 1].fileno(), OUTPUT, 0).decode(errors="replace")
 
     def complaint(self, stream: int = 2) -> str:
         """Return the last line of its standard error that says more than where it was."""

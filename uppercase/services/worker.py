@@ -25,7 +25,7 @@ from twisted.application.service import MultiService
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ProcessExitedAlready, ReactorNotRunning
 from twisted.internet.protocol import ProcessProtocol
-from twisted.logger import InvalidLogLevelError, LogEvent, LogLevel, eventAsText, globalLogBeginner
+from twisted.logger import LogEvent, LogLevel, eventAsText, globalLogBeginner
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedModule
 from twisted.python.usage import UsageError
@@ -194,14 +194,7 @@ class Worker(ProcessProtocol):
         if descriptor == REPORTS:
             try:
                 self._hear(json.loads(line))
-            except (
-                ValueError,
-                LookupError,
-                TypeError,
-                AttributeError,
-                RecursionError,
-                InvalidLogLevelError,
-            ):
+            except Exception:  # Whatever it is: nothing but a report is understood.
                 self._complain()
         elif line.strip():
             text = line.decode(errors="backslashreplace")

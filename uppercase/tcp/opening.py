@@ -39,6 +39,9 @@ def bind(host: str, port: int, backlog: int = BACKLOG, *, one_family: bool = Tru
     Raises:
         CannotListen: one sentence with the likely fix.
     """
+    if host == "*":  # The C library would take it for loopback's.
+        every = r"0.0.0.0 is every IPv4 address of this machine, and \:\: every address"
+        raise CannotListen(f"got interface=*, but an endpoint has one address; {every}")
     try:
         family = family_of(host)
         # The host may be a name, or have a scope; only `bind` checks the port.
