@@ -409,6 +409,16 @@ def test_a_complaint_is_the_line_that_says_what_went_wrong(says: str) -> None:
         assert program.complaint() == says
 
 
+def test_a_complaint_is_found_at_once_in_whatever_was_printed() -> None:
+    """Where in a program something was is a pattern that long lines would keep busy."""
+    code = f"import sys; sys.stderr.write('a.' + '(' * {OUTPUT})"
+    with Program([sys.executable, "-c", code], 1) as program:
+        program.wait(WITHIN)
+        began = time.monotonic()
+        assert program.complaint() == "a." + "(" * 198
+        assert time.monotonic() < began + 2
+
+
 def test_a_program_that_cannot_be_started_says_why() -> None:
     with Program(["/no/such/program"], 1) as program:
         assert program.wait(WITHIN) == 1

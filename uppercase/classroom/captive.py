@@ -278,8 +278,9 @@ class Program:
 
     def complaint(self, stream: int = 2) -> str:
         """Return the last line of its standard error that says more than where it was."""
-        lines = list(filter(str.strip, reversed(self.output(stream).splitlines())))
-        return next(chain(filterfalse(_WHERE.match, lines), lines), "").strip()[:200]
+        said = reversed(self.output(stream).splitlines())
+        lines = [line[:200] for line in said if line.strip()]
+        return next(chain(filterfalse(_WHERE.match, lines), lines), "").strip()
 
     def last_words(self) -> str:
         """Return its complaint, else what signal ended it, else its last line.
