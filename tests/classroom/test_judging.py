@@ -118,6 +118,13 @@ def test_a_wrong_round_trip_is_none(done: Judged) -> None:
     assert set(wrong("udp-pinger", done)) == {"prints each round trip"}
 
 
+def test_a_long_line_is_judged_in_no_time() -> None:
+    """Such as of a program that prints a large number, or would keep the grader."""
+    began = time.thread_time()
+    wrong("udp-pinger", pinged("0.2003", summary=f"{'1' * 8000}\n{'lost ' * 8000}"))
+    assert time.thread_time() < began + 0.5
+
+
 WORDS = ("ALPHA", "BRAVO", "CHARLIE", "DELTA", "ECHO", "FOXTROT", "GOLF", "HOTEL")
 
 
