@@ -237,6 +237,14 @@ def test_dotnet_makes_no_file_of_2_tib() -> None:
     assert ran("import os; print(os.environ['DOTNET_EnableWriteXorExecute'])") == (0, "0\n")
 
 
+def test_a_program_dies_of_a_broken_pipe() -> None:
+    """Unlike Python: a server in C that writes to who has gone ends for everybody."""
+    with Program(["grep", "SigIgn", "/proc/self/status"], 1) as program:
+        assert program.wait(WITHIN) == 0
+        ignored = int(program.output().split()[1], 16)
+    assert not any(ignored >> number - 1 & 1 for number in (signal.SIGPIPE, signal.SIGXFSZ))
+
+
 def test_nobody_types_and_there_is_no_end_of_it() -> None:
     """A server that ends when somebody presses Enter does not end by itself."""
     code = "import select; print(len(select.select([0], [], [], 0)[0]))"
@@ -399,6 +407,16 @@ def test_a_complaint_is_the_line_that_says_what_went_wrong(says: str) -> None:
     with Program(["sh", "-c", 'printf %s "$0" >&2', GOES_ON[says]], 1) as program:
         program.wait(WITHIN)
         assert program.complaint() == says
+
+
+def test_a_complaint_is_found_at_once_in_whatever_was_printed() -> None:
+    """Where in a program something was is a pattern that long lines would keep busy."""
+    code = f"import sys; sys.stderr.write('a.' + '(' * {OUTPUT})"
+    with Program([sys.executable, "-c", code], 1) as program:
+        program.wait(WITHIN)
+        began = time.monotonic()
+        assert program.complaint() == "a." + "(" * 198
+        assert time.monotonic() < began + 2
 
 
 def test_a_program_that_cannot_be_started_says_why() -> None:

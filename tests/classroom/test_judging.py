@@ -167,9 +167,10 @@ def test_a_reply_that_never_came_is_not_printed() -> None:
 
 
 def test_who_asks_nobody_gets_no_points_for_its_end() -> None:
-    for name in ("tcp-client", "udp-client", "udp-pinger"):
+    for name in ("tcp-client", "udp-client", "udp-pinger", "stop-and-wait"):
         found = wrong(name, Judged([], ""))
-        assert "got nothing" in found["ends with status 0"]
+        assert len(found) == len(find_exercise(name).checks)
+        assert all("(--port is for a fixed port), got nothing" in said for said in found.values())
 
 
 def test_a_sentence_tells_output_from_standard_error() -> None:
@@ -190,7 +191,7 @@ def test_who_was_killed_with_nothing_said_may_have_said_something() -> None:
     """Written to a file, C's and Ruby's output waits until it is flushed, unlike on a terminal."""
     for output, ends in (("", "'' and had to be killed (what it has not flushed is lost)"),
                          ("hi", "'hi' and had to be killed")):  # fmt: skip
-        found = wrong("tcp-client", Judged([], output, status=None))
+        found = wrong("tcp-client", Judged([{"event": "opened"}], output, status=None))
         assert found["prints the reply"].endswith(f"got {ends}")
 
 

@@ -83,6 +83,13 @@ def test_what_is_no_address_is_said_so(text: str) -> None:
         parse_target(text, environment={})
 
 
+def test_a_number_is_no_host_but_for_0_which_is_this_machine() -> None:
+    with pytest.raises(BadValue, match="got the host '12000'; a port alone is written :12000"):
+        parse_target("12000", environment={})
+    assert parse_target("0:7", environment={}) == Target("0", 7)
+    assert parse_target("2130706433", environment={}) == Target("2130706433")
+
+
 def test_a_host_with_its_port_in_the_environment_is_said() -> None:
     with pytest.raises(BadValue, match=r"got the host 'localhost:7'; .* in UPPERCASE_PORT"):
         parse_target(None, environment={"UPPERCASE_HOST": "localhost:7"})

@@ -119,7 +119,7 @@ def test_a_mistake_is_said_where_the_terminal_lacks_its_letters() -> None:
         (["mymodule:shout"], "a transform is given as --transform=mymodule:shout"),
         (["-u"], "no option named -u; UDP is what uppercase-udp serves"),
         (["--host=0.0.0.0"], "no option named --host; where to listen is --interface=ADDRESS"),
-        (["--tls"], "no option named --tls; uppercase-tcp serves TLS by --listen=tls:PORT:"),
+        (["--tls"], "no option named --tls; TLS (TCP) is --listen=tls:PORT:"),
         (["uppercase-udp"], "twistd uppercase serves several services at once"),
         (["-t", "UPPERCASE"], "no transform named 'UPPERCASE'; did you mean 'uppercase'?"),
         (["-t", "x" * 9999], f"no transform named '{'x' * 199}… known are ascii-lowercase"),

@@ -60,7 +60,7 @@ _TASKS: Final = 1000
 _BECOME_REAPER: Final = 36  # linux/prctl.h
 
 _LAUNCH: Final = (
-    "import os,resource,sys\n"
+    "import os,resource,signal,sys\n"
     "for pair in sys.argv[1].split(','):\n"
     " name,_,value=pair.partition('=')\n"
     " kind=getattr(resource,name,None)\n"
@@ -68,11 +68,12 @@ _LAUNCH: Final = (
     "  hard=resource.getrlimit(kind)[1]\n"
     "  value=int(value) if hard<0 else min(int(value),hard)\n"
     "  resource.setrlimit(kind,(value,value))\n"
+    "for kind in signal.SIGPIPE,signal.SIGXFSZ: signal.signal(kind,signal.SIG_DFL)\n"
     "try: os.execvp(sys.argv[2],sys.argv[2:])\n"
     "except OSError as error: sys.exit(f'cannot run {sys.argv[2]}: {error.strerror}')\n"
 )
 """Sets the limits in the new process: Python can run nothing of its own safely between fork and
-exec where there are threads."""
+exec where there are threads. What Python ignores is not ignored by what it becomes."""
 
 _WHERE: Final = re.compile(
     r"\s(?! *what)|[}\"]|#\d|[Ss]tack (back)?trace|note: |(Node\.js|Bun) v|\(Use `node|Emitted '"
@@ -277,8 +278,9 @@ class Program:
 
     def complaint(self, stream: int = 2) -> str:
         """Return the last line of its standard error that says more than where it was."""
-        lines = list(filter(str.strip, reversed(self.output(stream).splitlines())))
-        return next(chain(filterfalse(_WHERE.match, lines), lines), "").strip()[:200]
+        said = reversed(self.output(stream).splitlines())
+        lines = [line[:200] for line in said if line.strip()]
+        return next(chain(filterfalse(_WHERE.match, lines), lines), "").strip()
 
     def last_words(self) -> str:
         """Return its complaint, else what signal ended it, else its last line.

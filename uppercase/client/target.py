@@ -115,7 +115,8 @@ def parse_target(
             f"got the host {host!r}; a name or an IP address is accepted, and its port as "
             "HOST:PORT or in UPPERCASE_PORT"
         )
-    if host.isdecimal():  # The system would take 12000 for 0.0.46.224.
+    # The system would take 12000 for 0.0.46.224; 0 is this machine.
+    if host.isdecimal() and host != "0" and len(host) < 6:
         raise BadValue(f"got the host {host!r}; a port alone is written :{host}")
     what = "the port" if port else "UPPERCASE_PORT"
     text = port or environment.get("UPPERCASE_PORT") or str(DEFAULT_PORT)

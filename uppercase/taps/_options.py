@@ -30,9 +30,7 @@ _HABITS: Final = {
     **dict.fromkeys(("host", "bind", "address"), "where to listen is --interface=ADDRESS"),
     "udp": "UDP is what uppercase-udp serves",
     "u": "UDP is what uppercase-udp serves, and a user is given before the service: twistd -u USER",
-    **dict.fromkeys(
-        ("ssl", "tls"), "uppercase-tcp serves TLS by --listen=tls:PORT:privateKey=FILE:certKey=FILE"
-    ),
+    **dict.fromkeys(("ssl", "tls"), "TLS (TCP) is --listen=tls:PORT:privateKey=FILE:certKey=FILE"),
 }
 """What other programs, and our own client, call what is something else here."""
 

@@ -60,7 +60,8 @@ def _end(run: Run) -> str:
 
 
 def _begins(run: Run) -> None:
-    _expect(run.rows, f"that it asks the service on its port, got nothing{_end(run)}")
+    asks = "that it asks the service on its port (--port is for a fixed port)"
+    _expect(run.rows, f"{asks}, got nothing{_end(run)}")
 
 
 def _ends(run: Run) -> None:
@@ -74,11 +75,13 @@ def _ends_well(_: object, run: Run) -> None:
 
 
 def _prints(_: object, run: Run, times: int = 1) -> None:
+    _begins(run)
     got, reply = f"got {run.output[-80:]!r}{_end(run)}", _REPLY * times
     _expect(reply in run.output, f"the reply of this service, {reply!r}, in its output, {got}")
 
 
 def _sends(_: object, run: Run) -> None:
+    _begins(run)
     arrivals = (("received", None), ("chunk", "request"))
     came = (row for row in run.rows if (row["event"], row.get("direction")) in arrivals)
     sent = "".join(row["data"] for row in came)
@@ -117,8 +120,8 @@ class _UDPClient(_Client):
 
     @_judged("ends without a reply", options={"loss": "1"}, seed=7)
     def lonely(self, run: Run) -> None:
-        _ends(run)
         _begins(run)
+        _ends(run)
         fake = _SENTENCE.upper()
         _expect(fake not in run.output, f"no reply in its output, as none came, got {fake!r}")
 
@@ -225,6 +228,7 @@ _ALL: Final = UDP_PRESETS["stop-and-wait"].settings
 
 def _delivers(_: object, run: Run) -> None:
     """Expect each line once and in order, and that the service has seen each."""
+    _begins(run)
     wanted = [word.upper() for word in _WORDS]
     # Whatever else is in the lines, such as numbers and colours, and whatever other lines there
     # are: banners, prompts, time-outs. But a word that was harmed is one.
