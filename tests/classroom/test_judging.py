@@ -325,6 +325,21 @@ def test_a_datagram_has_one_reply() -> None:
     assert asked("udp-server", b"one", b"ONE", b"ONE").endswith("got 'ONE' and then 'ONE'")
 
 
+def test_a_reply_by_another_socket_is_none_and_is_said_to_be_one() -> None:
+    """As by a thread that has a DatagramSocket of its own; a network's NAT would drop it."""
+    exercise = find_exercise("udp-server").changed("x", options={"seconds": 0.3}).subject
+    kind = {"type": socket.SOCK_DGRAM}
+    with socket.socket(**kind) as server, socket.socket(**kind) as other:
+        for each in server, other:
+            each.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        thread = threading.Thread(target=lambda: other.sendto(b"ONE", server.recvfrom(9)[1]))
+        thread.start()
+        with pytest.raises(Wrong, match=f"got 'ONE' from port {port}; it must come from the one"):
+            exercise.ask(Trial([]), Fake(server.getsockname()[1]), 1, b"one")
+        thread.join(30)
+
+
 def test_of_much_that_came_a_sentence_has_what_is_wrong() -> None:
     sent = b"x" * 1000
     said = asked("udp-server", sent, b"X" * 600 + b"\n" + b"X" * 400)
