@@ -246,6 +246,21 @@ async def test_what_stays_disturbed_is_said(tmp_path: Path) -> None:
     assert runs.read_text() == "run\n" * 4
 
 
+@in_reactor
+async def test_a_client_whose_own_port_is_fixed_has_it_in_each_check(tmp_path: Path) -> None:
+    """Two of them cannot run at once, which is no mistake of theirs."""
+    path = tmp_path / "client.py"
+    source = (SOLUTIONS / "udp_client.py").read_text()
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        bound = f"client.bind({other.getsockname()!r}); client.settimeout"
+        path.write_text(source.replace("client.settimeout", bound))
+        taken = await deferToThread(lambda: trial(path).client(True, "hello", seconds=30.0))
+    assert "in use" in taken.complaint
+    assert taken.late > grader.STARVED
+    assert await failed(find_exercise("udp-client"), trial(path)) == {}
+
+
 @pytest.mark.parametrize("name", ["udp-pinger", "stop-and-wait"])
 @in_reactor
 async def test_who_never_begins_is_waited_for_once(
