@@ -414,9 +414,9 @@ def test_a_complaint_is_found_at_once_in_whatever_was_printed() -> None:
     code = f"import sys; sys.stderr.write('a.' + '(' * {OUTPUT})"
     with Program([sys.executable, "-c", code], 1) as program:
         program.wait(WITHIN)
-        began = time.monotonic()
+        began = time.thread_time()
         assert program.complaint() == "a." + "(" * 198
-        assert time.monotonic() < began + 2
+        assert time.thread_time() < began + 0.2
 
 
 def test_a_program_that_cannot_be_started_says_why() -> None:

@@ -118,6 +118,13 @@ def test_a_wrong_round_trip_is_none(done: Judged) -> None:
     assert set(wrong("udp-pinger", done)) == {"prints each round trip"}
 
 
+def test_a_long_line_is_judged_in_no_time() -> None:
+    """Such as of a program that prints a large number, or would keep the grader."""
+    began = time.thread_time()
+    wrong("udp-pinger", pinged("0.2003", summary=f"{'1' * 8000}\n{'lost ' * 8000}"))
+    assert time.thread_time() < began + 0.5
+
+
 WORDS = ("ALPHA", "BRAVO", "CHARLIE", "DELTA", "ECHO", "FOXTROT", "GOLF", "HOTEL")
 
 
@@ -316,6 +323,21 @@ def asked(
 def test_a_datagram_has_one_reply() -> None:
     assert asked("udp-server", b"one", b"ONE") == ""
     assert asked("udp-server", b"one", b"ONE", b"ONE").endswith("got 'ONE' and then 'ONE'")
+
+
+def test_a_reply_by_another_socket_is_none_and_is_said_to_be_one() -> None:
+    """As by a thread that has a DatagramSocket of its own; a network's NAT would drop it."""
+    exercise = find_exercise("udp-server").changed("x", options={"seconds": 0.3}).subject
+    kind = {"type": socket.SOCK_DGRAM}
+    with socket.socket(**kind) as server, socket.socket(**kind) as other:
+        for each in server, other:
+            each.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        thread = threading.Thread(target=lambda: other.sendto(b"ONE", server.recvfrom(9)[1]))
+        thread.start()
+        with pytest.raises(Wrong, match=f"got 'ONE' from port {port}; it must come from the one"):
+            exercise.ask(Trial([]), Fake(server.getsockname()[1]), 1, b"one")
+        thread.join(30)
 
 
 def test_of_much_that_came_a_sentence_has_what_is_wrong() -> None:

@@ -213,7 +213,16 @@ class _UDPServer(_Server):
     def talk(
         self, program: Program, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
     ) -> str:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as others,
+        ):
+            others.bind((HOST, 0))
+            others.setblocking(False)
+            # They have one port; the connected one has what comes from the port that was asked.
+            for each in others, skt:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            skt.bind(others.getsockname())
             skt.connect((HOST, program.port))
             try:
                 skt.send(data)
@@ -226,6 +235,9 @@ class _UDPServer(_Server):
                     tell("replied", more, "reply")
                     return f"{_shown(reply)} and then {_shown(more)}"
             except TimeoutError:
+                with suppress(BlockingIOError):
+                    reply, (_, port) = others.recvfrom(1 << 16)
+                    return f"{_shown(reply)} from port {port}; it must come from the one asked"
                 return f"nothing within {self.seconds:g} s"
             except OSError as error:
                 return f"an error: {error.strerror}"
