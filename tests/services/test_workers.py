@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -386,7 +387,7 @@ class Stoppable(Clock):
 
 
 def supervisor_of(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, watchdog: float | None = None
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, watchdog: float = inf
 ) -> tuple[Supervisor, dict[int, Worker]]:
     """Return a supervisor of one worker, and the latest worker by its number: no process."""
     service = udp_service(UDPSettings(port=0))
@@ -615,9 +616,9 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     supervisor.ready(workers[0], [[]])
     assert [end() for _ in range(4)] == [0, 1, 2, 4]
     assert clock.stops == 0
-    end()
     # There may be more than so many, and all may end in one turn.
-    sixth = supervisor._current.workers[0] = Worker(0, supervisor)
+    sixth = supervisor._current.workers[1] = Worker(1, supervisor)
+    end()
     supervisor.ended(sixth, "out of luck")
     assert clock.stops == 1
     assert exits == [3]
