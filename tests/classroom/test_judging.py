@@ -347,7 +347,8 @@ def test_of_much_that_came_a_sentence_has_what_is_wrong() -> None:
 
 
 def test_who_waits_for_more_is_told_that_none_comes() -> None:
-    assert "must not wait for more, such as a newline" in asked("tcp-server", b"one")
+    said = asked("tcp-server", b"one")
+    assert said.endswith("must not wait for more, such as a newline or the end, and must flush")
     assert "must not" not in asked("tcp-server", b"one\n", b"ONE")
     assert "client before may still keep it busy" in asked("tcp-server", b"two", number=2)
 

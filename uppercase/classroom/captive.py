@@ -53,9 +53,10 @@ LIMITS: Final[Mapping[str, int]] = {
 """Of each process of a graded program: Java reserves half of its addresses for its heap, and 1.25
 GiB for classes and code, so it does not start within 2 GiB; nothing needs more files."""
 
-_TASKS: Final = 1000
+TASKS: Final = 300
+TASKS_A_CORE: Final = 16
 """Processes and threads beyond those that the user has, unless the user is root: a Java program has
-20 to 100 threads, by the machine's cores, and as many run as checks are made at once."""
+20 threads and more on more cores, and as many run as checks are made at once."""
 
 _BECOME_REAPER: Final = 36  # linux/prctl.h
 
@@ -184,7 +185,8 @@ class Program:
         self._files: list[Any] = []
         streams: dict[str, Any] = {}
         if limits is not None:
-            limits = {"RLIMIT_NPROC": _count_tasks() + _TASKS, **limits}
+            most = _count_tasks() + TASKS + TASKS_A_CORE * (os.cpu_count() or 1)
+            limits = {"RLIMIT_NPROC": most, **limits}
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
             words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
             out, err = self._files = [TemporaryFile(), TemporaryFile()]  # noqa: SIM115

@@ -93,7 +93,8 @@ def _sends(_: object, run: Run) -> None:
 class _Client:
     udp = False
     lab: ClassVar[Mapping[str, Any]] = {}
-    seconds: float = 15.0
+    # Four time-outs, each twice as long as the one before, from one second on, and its start.
+    seconds: float = 20.0
 
     def run(self, trial: Trial, times: int = 1, **lab: Any) -> Run:
         lab = {"transforms": _TRANSFORMS, **(lab or self.lab)}

@@ -117,7 +117,7 @@ class _Server(ABC):
             trial.note(rows)
         if got:
             if got.startswith("'' and then nothing") and not how:
-                more = "it must not wait for more, such as a newline or the end"
+                more = "it must not wait for more, such as a newline or the end, and must flush"
                 got += f"; {more if number == 1 else 'the client before may still keep it busy'}"
             if "refused" in got and listens(program.port, self.kind):
                 got += f"; it listens, but not on {HOST}"
