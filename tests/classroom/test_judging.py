@@ -360,7 +360,10 @@ def test_who_listens_on_another_address_is_told_so() -> None:
         socket.create_server(("127.0.0.2", 0)) as skt,
         pytest.raises(Wrong, match=r"refused; it listens, but not on 127\.0\.0\.1$"),
     ):
-        server.ask(Trial([]), Fake(skt.getsockname()[1], ""), 1, b"one")
+        port = skt.getsockname()[1]
+        server.ask(Trial([]), Fake(port, ""), 1, b"one")
+    with pytest.raises(Wrong, match=r"refused; it has ended, its last words are: bye$"):
+        server.ask(Trial([]), Fake(port, "bye"), 1, b"one")
 
 
 @pytest.mark.parametrize("ends", ["closes", "shuts down, closes", "shuts down, waits, closes"])
