@@ -356,12 +356,10 @@ def test_who_waits_for_more_is_told_that_none_comes() -> None:
 def test_who_listens_on_another_address_is_told_so() -> None:
     """As Node.js does where `localhost` is `::1` first."""
     server = find_exercise("tcp-server").subject
-    with (
-        socket.create_server(("127.0.0.2", 0)) as skt,
-        pytest.raises(Wrong, match=r"refused; it listens, but not on 127\.0\.0\.1$"),
-    ):
+    with socket.create_server(("127.0.0.2", 0)) as skt:
         port = skt.getsockname()[1]
-        server.ask(Trial([]), Fake(port, ""), 1, b"one")
+        with pytest.raises(Wrong, match=r"refused; it listens, but not on 127\.0\.0\.1$"):
+            server.ask(Trial([]), Fake(port, ""), 1, b"one")
     with pytest.raises(Wrong, match=r"refused; it has ended, its last words are: bye$"):
         server.ask(Trial([]), Fake(port, "bye"), 1, b"one")
 
