@@ -383,6 +383,10 @@ Stack trace:
 #1 {main}
   thrown in /tmp/client.php on line 1
 """,
+    "client: no reply": """client: no reply
+CallStack (from HasCallStack):
+  error, called at client.hs:3:8 in main:Main
+""",
     "lua: server.lua:1: address already in use": """lua: server.lua:1: address already in use
 stack traceback:
 	[C]: in ?

@@ -77,8 +77,9 @@ _LAUNCH: Final = (
 exec where there are threads. What Python ignores is not ignored by what it becomes."""
 
 _WHERE: Final = re.compile(
-    r"\s(?! *what)|[}\"]|#\d|[Ss]tack (back)?trace|note: |(Node\.js|Bun) v|\(Use `node|Emitted '"
-    r"|goroutine |created by |[\w/]+\.\S*\(.*\)$|\[signal |exit status |==\d+==ABORT|make.*: \*\*\*"
+    r"\s(?! *what)|#\d|[\w/]+\.\S*\(.*\)$|[Ss]tack (back)?trace|CallStack|goroutine |created by |"
+    r"\[signal |exit status |==\d+==ABORT|make.*: \*\*\*|note: |Emitted '|[}\"]|\(Use `node|"
+    r"(Node\.js|Bun) v"
 )
 """A line with which a language's runtime goes on after the one that says what went wrong."""
 
