@@ -202,6 +202,12 @@ def test_who_was_killed_with_nothing_said_may_have_said_something() -> None:
         assert found["prints the reply"].endswith(f"got {ends}")
 
 
+def test_an_exit_status_is_told_as_a_shell_does() -> None:
+    for status, shown in ((3, "3"), (-11, "Segmentation fault")):
+        found = wrong("tcp-client", Judged([{"event": "opened"}], "hi", status=status))
+        assert found["ends with status 0"] == f"expected exit status 0, got {shown}"
+
+
 @in_reactor
 async def test_a_program_with_many_sockets_is_one_client() -> None:
     """Else one with a socket for each message would meet the first fate again and again."""
