@@ -258,7 +258,7 @@ async def test_a_client_whose_own_port_is_fixed_has_it_in_each_check(tmp_path: P
         path.write_text(source.replace("client.settimeout", bound))
         for alone in False, True:
             tried = replace(trial(path), alone=alone)
-            taken = await deferToThread(lambda each=tried: each.client(True, "hello", seconds=30.0))
+            taken = await deferToThread(tried.client, True, "hello", seconds=30.0)
             assert "in use" in taken.complaint
             assert (taken.late == inf) != alone
     assert await failed(find_exercise("udp-client"), trial(path)) == {}

@@ -15,11 +15,10 @@ import re
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import chain, filterfalse
 from tempfile import TemporaryFile
 from typing import IO, Any, ClassVar, Final, Self, cast
@@ -89,70 +88,6 @@ _STARTS_WITHIN: Final = 30.0
 _POLL: Final = 0.05
 KILLED_WITHIN: Final = 10.0
 """Seconds in which what was killed must be gone: each round finds what forked meanwhile."""
-
-
-def run_in_terminal(command: Sequence[str], port: int, seconds: float) -> int | None:
-    """Run a program with our own standard streams; return its status as a shell reports it.
-
-    Where standard input is a terminal, the program has it, as a shell's foreground job does: it
-    reads the keyboard, and Ctrl-C and Ctrl-Z are for it. After `seconds` it is killed: None.
-    """
-    try:
-        program = Program(command, port, limits=None)
-    except OSError as error:
-        raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
-    with program, _foreground(program.process.pid):
-        status = program.wait(seconds)
-    return 128 - status if status is not None and status < 0 else status
-
-
-@contextmanager
-def _foreground(group: int) -> Iterator[None]:
-    """Give a process group the terminal, if there is one, whenever we have it, and take it back.
-
-    Ctrl-Z stops the group alone: then we stop as well, so that the shell goes on.
-    """
-    if not os.isatty(0):
-        yield
-        return
-    ours = os.getpgrp()
-    settings: list[Any] = []
-
-    def give() -> None:
-        with suppress(OSError, termios.error):
-            if os.tcgetpgrp(0) == ours:
-                settings[:] = termios.tcgetattr(0)
-                os.tcsetpgrp(0, group)
-        # It may have read before it had the terminal, and have been stopped for it.
-        with suppress(OSError):
-            os.killpg(group, signal.SIGCONT)
-
-    def take_back() -> None:
-        with suppress(OSError, termios.error):
-            if os.tcgetpgrp(0) == group:
-                os.tcsetpgrp(0, ours)
-                termios.tcsetattr(0, termios.TCSADRAIN, settings)
-
-    def follow(*_: object) -> None:
-        # On macOS Python has it from 3.13 on.
-        with suppress(OSError, AttributeError):
-            if os.waitid(os.P_PID, group, os.WSTOPPED | os.WNOHANG) is not None:
-                # If it is ours, we came to the foreground, and the group has read without it.
-                if os.tcgetpgrp(0) != ours:
-                    take_back()
-                    os.killpg(ours, signal.SIGTSTP)  # Returns when the shell has us go on.
-                give()
-
-    # Otherwise the first stops a process in the background that takes the terminal.
-    handlers: dict[int, Any] = {signal.SIGTTOU: signal.SIG_IGN, signal.SIGCHLD: follow}
-    before = {number: signal.signal(number, each) for number, each in handlers.items()}
-    try:
-        give()
-        yield
-    finally:
-        take_back()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Program:
