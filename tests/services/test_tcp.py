@@ -90,7 +90,8 @@ async def test_the_start_of_a_message_is_acknowledged_at_once() -> None:
 def test_a_unix_socket_acknowledges_nothing() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        acknowledge(SimpleNamespace(getHandle=lambda: ours))
+        transport: Any = SimpleNamespace(getHandle=lambda: ours)
+        acknowledge(transport)
 
 
 @in_reactor
