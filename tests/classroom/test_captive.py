@@ -274,6 +274,15 @@ def test_what_is_typed_can_be_waited_for_and_need_not_be_read() -> None:
         assert (program.wait(WITHIN), program.output()) == (0, "hello\n")
 
 
+@pytest.mark.parametrize("command", ["exec sleep 100", "exec 3<&0; setsid sleep 100 &"])
+def test_who_never_reads_what_is_typed_keeps_nobody_waiting(command: str) -> None:
+    """Nor does a daemon that has it from there."""
+    began = time.monotonic()
+    with Program(["sh", "-c", command], 1, "hello" * MIB) as program:
+        program.wait(1.0)
+    assert time.monotonic() < began + WITHIN
+
+
 def test_a_server_may_go_on_in_the_background(port: int, tmp_path: Path) -> None:
     """As a shell script starts one, or a daemon: what was started first has ended."""
     script = escaping(tmp_path, port)

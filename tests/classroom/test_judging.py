@@ -356,16 +356,18 @@ def test_who_waits_for_more_is_told_that_none_comes() -> None:
 def test_who_listens_on_another_address_is_told_so() -> None:
     """As Node.js does where `localhost` is `::1` first."""
     server = find_exercise("tcp-server").subject
-    with (
-        socket.create_server(("127.0.0.2", 0)) as skt,
-        pytest.raises(Wrong, match=r"refused; it listens, but not on 127\.0\.0\.1$"),
-    ):
-        server.ask(Trial([]), Fake(skt.getsockname()[1], ""), 1, b"one")
+    with socket.create_server(("127.0.0.2", 0)) as skt:
+        port = skt.getsockname()[1]
+        with pytest.raises(Wrong, match=r"refused; it listens, but not on 127\.0\.0\.1$"):
+            server.ask(Trial([]), Fake(port, ""), 1, b"one")
+    with pytest.raises(Wrong, match=r"refused; it has ended, its last words are: bye$"):
+        server.ask(Trial([]), Fake(port, "bye"), 1, b"one")
 
 
-@pytest.mark.parametrize("waits", [True, False])
-def test_a_server_that_closes_first_and_waits_for_our_end_gets_it(waits: bool) -> None:
+@pytest.mark.parametrize("ends", ["closes", "shuts down, closes", "shuts down, waits, closes"])
+def test_a_server_that_closes_first_and_waits_for_our_end_gets_it(ends: str) -> None:
     """One that has let go is spared TIME_WAIT instead, and can be started again at once."""
+    waits = "waits" in ends
     exercise = find_exercise("tcp-server").subject
     came: list[object] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -375,8 +377,10 @@ def test_a_server_that_closes_first_and_waits_for_our_end_gets_it(waits: bool) -
             connection, _ = server.accept()
             with connection:
                 connection.sendall(connection.recv(100).upper())
-                if waits:
+                if ends != "closes":
                     connection.shutdown(socket.SHUT_WR)
+                    time.sleep(0.03)
+                if waits:
                     came.append(connection.recv(1))
 
         thread = threading.Thread(target=serve)

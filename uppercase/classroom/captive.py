@@ -190,10 +190,10 @@ class Program:
             limits = {"RLIMIT_NPROC": most, **limits}
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
             words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
-            self._files = [TemporaryFile() for _ in range(2)]  # noqa: SIM115  (closed at the end)
-            streams = dict(zip(("stdout", "stderr"), self._files, strict=True))
-            # No file: asyncio, and others that epoll wakes, wait for pipes and terminals only.
-            streams |= {"stdin": subprocess.PIPE, "bufsize": 0}
+            out, err = self._files = [TemporaryFile(), TemporaryFile()]  # noqa: SIM115
+            # No file: asyncio, and others that epoll wakes, wait for pipes and terminals only. And
+            # without a buffer, whose lock the thread that types has: it would hold our end up.
+            streams = {"stdin": subprocess.PIPE, "bufsize": 0, "stdout": out, "stderr": err}
         self.port = port
         self._mark = uuid4().hex
         with self._lock:
@@ -377,7 +377,7 @@ def has_let_go(port: int, client: int) -> bool:
     """Whether the server at a port has closed its socket of a client's port, not only a side."""
     ends = [f":{port:04X}", f":{client:04X}"]
     found = (words[9] for words in _sockets("tcp") if [end[-5:] for end in words[1:3]] == ends)
-    return next(found, "0") == "0"  # No inode: nobody has it.
+    return "0" in found  # No inode: nobody has it.
 
 
 def _sockets(kind: str, listening: str = "") -> Iterator[list[str]]:
@@ -435,7 +435,6 @@ class ObservedService:
         self.late = 0.0
         self._file = io.BytesIO()
         self._beat = Repeated(self._look, reactor)
-        protocol = "UDP" if udp else "TCP"
         presets = labs.UDP_PRESETS if udp else labs.TCP_PRESETS
         texts = labs.merge_settings(lab, options or {}, presets)
         if seed is None:
@@ -443,7 +442,7 @@ class ObservedService:
         elif not (udp and texts):
             raise UserError("got --seed where nothing is random; add a lab, such as -u --loss=0.3")
         about = {
-            "protocol": protocol,
+            "protocol": "UDP" if udp else "TCP",
             "transform": "|".join(transforms),
             "lab": labs.command_line(texts, seed=seed if udp and texts else None),
         }
