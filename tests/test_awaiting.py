@@ -165,10 +165,24 @@ def test_a_thread_that_the_system_does_not_give_is_not_waited_for(
     def refuse(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    awaiting.leave_threads()
     reactor = SimpleNamespace(running=False, callWhenRunning=id, run=bool)
     monkeypatch.setattr(awaiting, "the_reactor", lambda: reactor)
-    monkeypatch.setattr("threading.Thread.start", refuse)
     # It is not needed before something is awaited.
     monkeypatch.delitem(sys.modules, "twisted.internet.reactor", raising=False)
     with pytest.raises(RuntimeError, match="new thread"), awaiting.Waiter([]) as waiter:
         waiter.wait_for(cast(Awaitable[bytes], Deferred()))
+
+
+def test_threads_are_left_with_the_status_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one that keeps nothing from ending before."""
+    statuses: list[int] = []
+    monkeypatch.setattr("os._exit", statuses.append)
+    monkeypatch.setattr(awaiting, "CLEANING_UP", 0.1)
+    before = {*threading.enumerate()}
+    awaiting.leave_threads(3)
+    for thread in {*threading.enumerate()} - before:
+        assert thread.daemon
+        thread.join(30)
+    assert statuses == [3]

@@ -55,7 +55,14 @@ def test_processes_are_limited() -> None:
     soft, hard = map(int, said.split())
     assert status == 0
     assert soft == hard
-    assert 1000 < soft < 1000 + len(list(Path("/proc").glob("[0-9]*/task/*"))) + 500
+    least = captive.TASKS + captive.TASKS_A_CORE * (os.cpu_count() or 1)
+    assert least < soft < least + len(list(Path("/proc").glob("[0-9]*/task/*"))) + 500
+
+
+def test_eight_java_programs_fit() -> None:
+    """Each has 20 threads where there are two cores, and 80 where there are 64."""
+    for cores, threads in ((2, 22), (16, 45), (64, 80)):
+        assert 8 * threads < captive.TASKS + captive.TASKS_A_CORE * cores
 
 
 def test_no_core_is_left() -> None:
@@ -250,7 +257,7 @@ def test_nobody_types_and_there_is_no_end_of_it() -> None:
     code = "import select; print(len(select.select([0], [], [], 0)[0]))"
     with Program([sys.executable, "-c", code], 1) as program:
         assert (program.wait(WITHIN), program.output()) == (0, "0\n")
-    with Program([sys.executable, "-c", code], 1, "") as program:
+    with Program([sys.executable, "-c", code.replace("[], 0", "[], 30")], 1, "") as program:
         assert (program.wait(WITHIN), program.output()) == (0, "1\n")
 
 
@@ -265,6 +272,15 @@ def test_what_is_typed_can_be_waited_for_and_need_not_be_read() -> None:
     )
     with Program([sys.executable, "-c", code], 1, "hello" * MIB) as program:
         assert (program.wait(WITHIN), program.output()) == (0, "hello\n")
+
+
+@pytest.mark.parametrize("command", ["exec sleep 100", "exec 3<&0; setsid sleep 100 &"])
+def test_who_never_reads_what_is_typed_keeps_nobody_waiting(command: str) -> None:
+    """Nor does a daemon that has it from there."""
+    began = time.monotonic()
+    with Program(["sh", "-c", command], 1, "hello" * MIB) as program:
+        program.wait(1.0)
+    assert time.monotonic() < began + WITHIN
 
 
 def test_a_server_may_go_on_in_the_background(port: int, tmp_path: Path) -> None:
@@ -366,6 +382,10 @@ Stack trace:
 #0 /tmp/client.php(1): f()
 #1 {main}
   thrown in /tmp/client.php on line 1
+""",
+    "client: no reply": """client: no reply
+CallStack (from HasCallStack):
+  error, called at client.hs:3:8 in main:Main
 """,
     "lua: server.lua:1: address already in use": """lua: server.lua:1: address already in use
 stack traceback:

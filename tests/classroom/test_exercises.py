@@ -4,7 +4,8 @@ import json
 import socket
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,23 @@ async def test_what_stays_disturbed_is_said(tmp_path: Path) -> None:
     assert "sends the line, ends with status 0" in warning(told)
     assert all(each["starved"] for each in json.loads(as_json(exercise, told))["checks"])
     assert runs.read_text() == "run\n" * 4
+
+
+@in_reactor
+async def test_a_client_whose_own_port_is_fixed_has_it_in_each_check(tmp_path: Path) -> None:
+    """Two of them cannot run at once, which is no mistake of theirs."""
+    path = tmp_path / "client.py"
+    source = (SOLUTIONS / "udp_client.py").read_text()
+    with socket.socket(type=socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        bound = f"client.bind({other.getsockname()!r}); client.settimeout"
+        path.write_text(source.replace("client.settimeout", bound))
+        for alone in False, True:
+            tried = replace(trial(path), alone=alone)
+            taken = await deferToThread(tried.client, True, "hello", seconds=30.0)
+            assert "in use" in taken.complaint
+            assert (taken.late == inf) != alone
+    assert await failed(find_exercise("udp-client"), trial(path)) == {}
 
 
 @pytest.mark.parametrize("name", ["udp-pinger", "stop-and-wait"])

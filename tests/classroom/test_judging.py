@@ -202,6 +202,12 @@ def test_who_was_killed_with_nothing_said_may_have_said_something() -> None:
         assert found["prints the reply"].endswith(f"got {ends}")
 
 
+def test_an_exit_status_is_told_as_a_shell_does() -> None:
+    for status, shown in ((3, "3"), (-11, "Segmentation fault")):
+        found = wrong("tcp-client", Judged([{"event": "opened"}], "hi", status=status))
+        assert found["ends with status 0"] == f"expected exit status 0, got {shown}"
+
+
 @in_reactor
 async def test_a_program_with_many_sockets_is_one_client() -> None:
     """Else one with a socket for each message would meet the first fate again and again."""
@@ -325,6 +331,21 @@ def test_a_datagram_has_one_reply() -> None:
     assert asked("udp-server", b"one", b"ONE", b"ONE").endswith("got 'ONE' and then 'ONE'")
 
 
+def test_a_reply_by_another_socket_is_none_and_is_said_to_be_one() -> None:
+    """As by a thread that has a DatagramSocket of its own; a network's NAT would drop it."""
+    exercise = find_exercise("udp-server").changed("x", options={"seconds": 0.3}).subject
+    kind = {"type": socket.SOCK_DGRAM}
+    with socket.socket(**kind) as server, socket.socket(**kind) as other:
+        for each in server, other:
+            each.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        thread = threading.Thread(target=lambda: other.sendto(b"ONE", server.recvfrom(9)[1]))
+        thread.start()
+        with pytest.raises(Wrong, match=f"got 'ONE' from port {port}; it must come from the one"):
+            exercise.ask(Trial([]), Fake(server.getsockname()[1]), 1, b"one")
+        thread.join(30)
+
+
 def test_of_much_that_came_a_sentence_has_what_is_wrong() -> None:
     sent = b"x" * 1000
     said = asked("udp-server", sent, b"X" * 600 + b"\n" + b"X" * 400)
@@ -332,7 +353,8 @@ def test_of_much_that_came_a_sentence_has_what_is_wrong() -> None:
 
 
 def test_who_waits_for_more_is_told_that_none_comes() -> None:
-    assert "must not wait for more, such as a newline" in asked("tcp-server", b"one")
+    said = asked("tcp-server", b"one")
+    assert said.endswith("must not wait for more, such as a newline or the end, and must flush")
     assert "must not" not in asked("tcp-server", b"one\n", b"ONE")
     assert "client before may still keep it busy" in asked("tcp-server", b"two", number=2)
 
@@ -340,16 +362,18 @@ def test_who_waits_for_more_is_told_that_none_comes() -> None:
 def test_who_listens_on_another_address_is_told_so() -> None:
     """As Node.js does where `localhost` is `::1` first."""
     server = find_exercise("tcp-server").subject
-    with (
-        socket.create_server(("127.0.0.2", 0)) as skt,
-        pytest.raises(Wrong, match=r"refused; it listens, but not on 127\.0\.0\.1$"),
-    ):
-        server.ask(Trial([]), Fake(skt.getsockname()[1], ""), 1, b"one")
+    with socket.create_server(("127.0.0.2", 0)) as skt:
+        port = skt.getsockname()[1]
+        with pytest.raises(Wrong, match=r"refused; it listens, but not on 127\.0\.0\.1$"):
+            server.ask(Trial([]), Fake(port, ""), 1, b"one")
+    with pytest.raises(Wrong, match=r"refused; it has ended, its last words are: bye$"):
+        server.ask(Trial([]), Fake(port, "bye"), 1, b"one")
 
 
-@pytest.mark.parametrize("waits", [True, False])
-def test_a_server_that_closes_first_and_waits_for_our_end_gets_it(waits: bool) -> None:
+@pytest.mark.parametrize("ends", ["closes", "shuts down, closes", "shuts down, waits, closes"])
+def test_a_server_that_closes_first_and_waits_for_our_end_gets_it(ends: str) -> None:
     """One that has let go is spared TIME_WAIT instead, and can be started again at once."""
+    waits = "waits" in ends
     exercise = find_exercise("tcp-server").subject
     came: list[object] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -359,8 +383,10 @@ def test_a_server_that_closes_first_and_waits_for_our_end_gets_it(waits: bool) -
             connection, _ = server.accept()
             with connection:
                 connection.sendall(connection.recv(100).upper())
-                if waits:
+                if ends != "closes":
                     connection.shutdown(socket.SHUT_WR)
+                    time.sleep(0.03)
+                if waits:
                     came.append(connection.recv(1))
 
         thread = threading.Thread(target=serve)

@@ -471,10 +471,11 @@ def test_where_the_output_fails_the_connection_is_ended() -> None:
 def test_a_server_that_ends_while_the_input_ends_is_judged_by_what_it_was_sent(taken: bool) -> None:
     """It may have all that there was, of which the reactor only tells in its next turn."""
     failures: list[Failure] = []
-    with filtering(mock.Mock(), lambda: succeed(b"")) as (made, _, _, done):
+    with filtering(mock.Mock(), lambda: succeed(b"")) as (made, transport, _, done):
         made.readConnectionLost()
         if taken:
             made.writeConnectionLost()
+            assert transport.disconnected  # Only epoll tells of the end of both sides.
         made.connectionLost(Failure(ConnectionLost()))
         done.addErrback(failures.append)
     assert done.called

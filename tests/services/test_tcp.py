@@ -21,7 +21,7 @@ from tests.client.in_reactor import in_reactor
 from tests.system.processes import receive_all, receive_exactly
 from uppercase.services import CannotStart, TCPService, TCPSettings, tcp_service
 from uppercase.services.base import OpenPlace, _interface_addresses, addresses_for_others
-from uppercase.tcp.kernel import _LEAST_HOPS, admit_nobody, connections_possible
+from uppercase.tcp.kernel import _LEAST_HOPS, acknowledge, admit_nobody, connections_possible
 from uppercase.tcp.listening import Listener
 
 
@@ -85,6 +85,13 @@ async def test_the_start_of_a_message_is_acknowledged_at_once() -> None:
     await stop(service)
     # None is, if the system puts it off, but for the first few.
     assert min(took[20:]) < 0.03
+
+
+def test_a_unix_socket_acknowledges_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport: Any = SimpleNamespace(getHandle=lambda: ours)
+        acknowledge(transport)
 
 
 @in_reactor

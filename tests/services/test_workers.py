@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -388,7 +389,7 @@ class Stoppable(Clock):
 
 
 def supervisor_of(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, watchdog: float | None = None
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, watchdog: float = inf
 ) -> tuple[Supervisor, dict[int, Worker]]:
     """Return a supervisor of one worker, and the latest worker by its number: no process."""
     service = udp_service(UDPSettings(port=0))
@@ -617,9 +618,9 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     supervisor.ready(workers[0], [[]])
     assert [end() for _ in range(4)] == [0, 1, 2, 4]
     assert clock.stops == 0
-    end()
     # There may be more than so many, and all may end in one turn.
-    sixth = supervisor._current.workers[0] = Worker(0, supervisor)
+    sixth = supervisor._current.workers[1] = Worker(1, supervisor)
+    end()
     supervisor.ended(sixth, "out of luck")
     assert clock.stops == 1
     assert exits == [3]
@@ -632,9 +633,9 @@ def test_workers_that_end_at_once_are_replaced_later_and_later_and_then_no_more(
     assert supervisor.snapshot()["worker_restarts",] == 13
 
 
-@pytest.mark.parametrize("has_been_ready", [True, False])
+@pytest.mark.parametrize("then", [{"state": State.ENDED}, {"since": 330.0}, None])
 def test_what_keeps_workers_from_beginning_does_not_end_one_that_serves(
-    has_been_ready: bool, monkeypatch: pytest.MonkeyPatch, said: list[str]
+    then: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     """Such as a file that is half written when one of two workers is killed; but a start fails."""
     clock, exits = Stoppable(), list[int]()
@@ -642,16 +643,16 @@ def test_what_keeps_workers_from_beginning_does_not_end_one_that_serves(
     supervisor, workers = supervisor_of(clock, monkeypatch)
     good = supervisor._current.workers[1] = Worker(1, supervisor)
     good.state, good.since = State.SERVING, 0.0
-    if has_been_ready:
+    if then:
         supervisor._first_ready.callback(None)
     clock.advance(2)
-    for _ in range(10 if has_been_ready else 4):
+    for _ in range(10 if then else 4):
         supervisor.ended(workers.pop(0), "out of luck")
         clock.advance(30)
     assert clock.stops == 0
-    if has_been_ready:
+    if then:
         assert said[-1] == "worker 1 has ended: out of luck; a new one is started in 30 s"
-        good.state = State.ENDED
+        vars(good).update(then)  # Gone, or only just begun.
     supervisor.ended(workers.pop(0), "out of luck")
     assert (clock.stops, exits) == (1, [3])
 

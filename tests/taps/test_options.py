@@ -276,8 +276,10 @@ def test_a_folder_to_run_in_may_be_entered(tmp_path: Path, monkeypatch: pytest.M
 
 def test_sockets_without_names_get_some_in_their_places() -> None:
     given = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "3", "LISTEN_FDNAMES": ":udp"}
-    name_sockets(given)
+    assert name_sockets(given) == 3
     assert given["LISTEN_FDNAMES"] == "unknown:udp:unknown"
+    assert name_sockets({**given, "LISTEN_FDS": "9" * 15}) == os.sysconf("SC_OPEN_MAX")
+    assert name_sockets({**given, "LISTEN_PID": "1"}) == 0
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -306,6 +308,10 @@ def test_sockets_of_systemd_that_nothing_serves_are_told(
         "nothing serves 1 of 2 sockets from systemd, whose clients wait; "
         "--listen=systemd:domain=INET:index=0 serves the first"
     ] * (passed == 2)
+    later.clear()
+    metrics = "--metrics=systemd:domain=INET:index=1"
+    tcp.Options().parseOptions(["--listen=Systemd:domain=INET:index=0", metrics])
+    assert not [call for call in later if isinstance(call, partial) and call.func is say]
 
 
 def test_who_reads_one_line_of_a_mistake_gets_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,6 +330,26 @@ def test_who_reads_one_line_of_a_mistake_gets_no_traceback(monkeypatch: pytest.M
     with pytest.raises(SystemExit):
         options.parseOptions(["--bogus"])
     assert pipe.getvalue().endswith("no option named --bogus\ntry 'twistd uppercase-tcp --help'\n")
+
+
+@pytest.mark.parametrize("word", ["localhost", "*", "*:12000", "tcp:12000", "0.0.0.0:12000"])
+def test_a_word_that_is_a_place_is_no_transform(word: str) -> None:
+    with pytest.raises(usage.UsageError, match="no option; where to listen is given as --interfac"):
+        tcp.Options().parseOptions([word])
+
+
+@pytest.mark.parametrize(
+    ("option", "here"),
+    [
+        ("--address", "where to listen is --interface=ADDRESS"),
+        ("--bind", "where to listen is --interface=ADDRESS"),
+        ("--udp", "UDP is what uppercase-udp serves"),
+        ("--ssl", "TLS .TCP. is --listen=tls:"),
+    ],
+)
+def test_an_option_of_other_programs_is_said_in_ours(option: str, here: str) -> None:
+    with pytest.raises(usage.UsageError, match=f"no option named {option}; {here}"):
+        tcp.Options().parseOptions([option])
 
 
 def test_an_unknown_option_gets_a_suggestion() -> None:

@@ -187,11 +187,15 @@ def test_a_check_may_be_made_beside_the_server_that_runs(
 
 
 def test_a_check_warns_of_what_a_start_would(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And says no more than that: what a module tells when it is imported is no warning."""
     expired = make_certificate(tmp_path, days_ago=30).endpoint()
+    monkeypatch.syspath_prepend(tmp_path)
+    talks = "from uppercase.services.logs import say\nsay('hello')\n"
+    (tmp_path / "talks.py").write_text(f"{talks}def same(message: bytes) -> bytes: ...\n")
     with pytest.raises(SystemExit) as ended:
-        made(f"{TCP}listen = '{expired}'", tmp_path, "--check")
+        made(f"{TCP}listen = '{expired}'\ntransform = 'talks:same'", tmp_path, "--check")
     assert ended.value.code == 0
     warned, right = capsys.readouterr().out.splitlines()
     assert "clients that verify it will refuse" in warned

@@ -105,6 +105,17 @@ def test_an_address_that_is_typed_as_everywhere_else_is_told_how_to_write_it(giv
         listener_of_string(installed, given)
 
 
+def test_only_a_socket_that_systemd_has_not_passed_may_be_missing_until_it_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(BadValue, match="'systemd:domain=INET'"):
+        listener_of_string(installed, "systemd:domain=INET")
+    monkeypatch.setattr(endpoints, "serverFromString", Mock(side_effect=KeyError))
+    assert listener_of_string(installed, "systemd:domain=INET:index=7").open_socket
+    with pytest.raises(BadValue, match="'card:1'"):
+        listener_of_string(installed, "card:1")
+
+
 FAILS_FOR_ANOTHER = (
     "import os, sys\n"
     "from uppercase.services import TCPSettings, tcp_service\n"

@@ -15,11 +15,10 @@ import re
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import chain, filterfalse
 from tempfile import TemporaryFile
 from typing import IO, Any, ClassVar, Final, Self, cast
@@ -53,9 +52,10 @@ LIMITS: Final[Mapping[str, int]] = {
 """Of each process of a graded program: Java reserves half of its addresses for its heap, and 1.25
 GiB for classes and code, so it does not start within 2 GiB; nothing needs more files."""
 
-_TASKS: Final = 1000
+TASKS: Final = 300
+TASKS_A_CORE: Final = 16
 """Processes and threads beyond those that the user has, unless the user is root: a Java program has
-20 to 100 threads, by the machine's cores, and as many run as checks are made at once."""
+20 threads and more on more cores, and as many run as checks are made at once."""
 
 _BECOME_REAPER: Final = 36  # linux/prctl.h
 
@@ -76,8 +76,9 @@ _LAUNCH: Final = (
 exec where there are threads. What Python ignores is not ignored by what it becomes."""
 
 _WHERE: Final = re.compile(
-    r"\s(?! *what)|[}\"]|#\d|[Ss]tack (back)?trace|note: |(Node\.js|Bun) v|\(Use `node|Emitted '"
-    r"|goroutine |created by |[\w/]+\.\S*\(.*\)$|\[signal |exit status |==\d+==ABORT|make.*: \*\*\*"
+    r"\s(?! *what)|#\d|[\w/]+\.\S*\(.*\)$|[Ss]tack (back)?trace|CallStack|goroutine |created by |"
+    r"\[signal |exit status |==\d+==ABORT|make.*: \*\*\*|note: |Emitted '|[}\"]|\(Use `node|"
+    r"(Node\.js|Bun) v"
 )
 """A line with which a language's runtime goes on after the one that says what went wrong."""
 
@@ -87,70 +88,6 @@ _STARTS_WITHIN: Final = 30.0
 _POLL: Final = 0.05
 KILLED_WITHIN: Final = 10.0
 """Seconds in which what was killed must be gone: each round finds what forked meanwhile."""
-
-
-def run_in_terminal(command: Sequence[str], port: int, seconds: float) -> int | None:
-    """Run a program with our own standard streams; return its status as a shell reports it.
-
-    Where standard input is a terminal, the program has it, as a shell's foreground job does: it
-    reads the keyboard, and Ctrl-C and Ctrl-Z are for it. After `seconds` it is killed: None.
-    """
-    try:
-        program = Program(command, port, limits=None)
-    except OSError as error:
-        raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
-    with program, _foreground(program.process.pid):
-        status = program.wait(seconds)
-    return 128 - status if status is not None and status < 0 else status
-
-
-@contextmanager
-def _foreground(group: int) -> Iterator[None]:
-    """Give a process group the terminal, if there is one, whenever we have it, and take it back.
-
-    Ctrl-Z stops the group alone: then we stop as well, so that the shell goes on.
-    """
-    if not os.isatty(0):
-        yield
-        return
-    ours = os.getpgrp()
-    settings: list[Any] = []
-
-    def give() -> None:
-        with suppress(OSError, termios.error):
-            if os.tcgetpgrp(0) == ours:
-                settings[:] = termios.tcgetattr(0)
-                os.tcsetpgrp(0, group)
-        # It may have read before it had the terminal, and have been stopped for it.
-        with suppress(OSError):
-            os.killpg(group, signal.SIGCONT)
-
-    def take_back() -> None:
-        with suppress(OSError, termios.error):
-            if os.tcgetpgrp(0) == group:
-                os.tcsetpgrp(0, ours)
-                termios.tcsetattr(0, termios.TCSADRAIN, settings)
-
-    def follow(*_: object) -> None:
-        # On macOS Python has it from 3.13 on.
-        with suppress(OSError, AttributeError):
-            if os.waitid(os.P_PID, group, os.WSTOPPED | os.WNOHANG) is not None:
-                # If it is ours, we came to the foreground, and the group has read without it.
-                if os.tcgetpgrp(0) != ours:
-                    take_back()
-                    os.killpg(ours, signal.SIGTSTP)  # Returns when the shell has us go on.
-                give()
-
-    # Otherwise the first stops a process in the background that takes the terminal.
-    handlers: dict[int, Any] = {signal.SIGTTOU: signal.SIG_IGN, signal.SIGCHLD: follow}
-    before = {number: signal.signal(number, each) for number, each in handlers.items()}
-    try:
-        give()
-        yield
-    finally:
-        take_back()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Program:
@@ -184,13 +121,14 @@ class Program:
         self._files: list[Any] = []
         streams: dict[str, Any] = {}
         if limits is not None:
-            limits = {"RLIMIT_NPROC": _count_tasks() + _TASKS, **limits}
+            most = _count_tasks() + TASKS + TASKS_A_CORE * (os.cpu_count() or 1)
+            limits = {"RLIMIT_NPROC": most, **limits}
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
             words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
-            self._files = [TemporaryFile() for _ in range(2)]  # noqa: SIM115  (closed at the end)
-            streams = dict(zip(("stdout", "stderr"), self._files, strict=True))
-            # No file: asyncio, and others that epoll wakes, wait for pipes and terminals only.
-            streams |= {"stdin": subprocess.PIPE, "bufsize": 0}
+            out, err = self._files = [TemporaryFile(), TemporaryFile()]  # noqa: SIM115
+            # No file: asyncio, and others that epoll wakes, wait for pipes and terminals only. And
+            # without a buffer, whose lock the thread that types has: it would hold our end up.
+            streams = {"stdin": subprocess.PIPE, "bufsize": 0, "stdout": out, "stderr": err}
         self.port = port
         self._mark = uuid4().hex
         with self._lock:
@@ -374,7 +312,7 @@ def has_let_go(port: int, client: int) -> bool:
     """Whether the server at a port has closed its socket of a client's port, not only a side."""
     ends = [f":{port:04X}", f":{client:04X}"]
     found = (words[9] for words in _sockets("tcp") if [end[-5:] for end in words[1:3]] == ends)
-    return next(found, "0") == "0"  # No inode: nobody has it.
+    return "0" in found  # No inode: nobody has it.
 
 
 def _sockets(kind: str, listening: str = "") -> Iterator[list[str]]:
@@ -432,7 +370,6 @@ class ObservedService:
         self.late = 0.0
         self._file = io.BytesIO()
         self._beat = Repeated(self._look, reactor)
-        protocol = "UDP" if udp else "TCP"
         presets = labs.UDP_PRESETS if udp else labs.TCP_PRESETS
         texts = labs.merge_settings(lab, options or {}, presets)
         if seed is None:
@@ -440,7 +377,7 @@ class ObservedService:
         elif not (udp and texts):
             raise UserError("got --seed where nothing is random; add a lab, such as -u --loss=0.3")
         about = {
-            "protocol": protocol,
+            "protocol": "UDP" if udp else "TCP",
             "transform": "|".join(transforms),
             "lab": labs.command_line(texts, seed=seed if udp and texts else None),
         }

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from threading import Event, Lock
 from typing import Any, Final, NamedTuple
 
@@ -67,7 +68,7 @@ class Run(NamedTuple):
         complaint: the last line of its standard error.
         status: its exit status; None if it had to be killed.
         rows: the service's record.
-        late: seconds by which our service was late at worst.
+        late: seconds by which our service was late at worst, infinite if a run was in the way.
     """
 
     output: str
@@ -147,7 +148,8 @@ class Trial:
         """Run the program as a client of a service, with a text to read from standard input.
 
         Checks that ask for the same get the same run. One in which our service was late, because
-        the machine had other work, is repeated where the check is made alone.
+        the machine had other work, or that another was in the way of, is repeated where the check
+        is made alone.
 
         It is killed after `seconds`, and when nothing has come or gone for `quiet` seconds or it
         does not begin; 0 is for programs that may be silent. The lab is `lab`, `options` and `seed`
@@ -176,7 +178,9 @@ class Trial:
             shown = f"the first {DRAWN} of {len(rows)} events"
             about = {**about, "lab": " · ".join(filter(None, [about["lab"], shown]))}
         timeline = Timeline.of(about, rows[:DRAWN])
-        run = Run(*said, status, rows, timeline, service.late)
+        # Another check's run may have had a port that is fixed for its own end.
+        disturbed = not self.alone and "in use" in said[1]
+        run = Run(*said, status, rows, timeline, inf if disturbed else service.late)
         if status is None and not run.rows and run.late <= STARVED:
             # It has met nothing of the network that could differ another time.
             self._silent.append(run)

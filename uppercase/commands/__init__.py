@@ -1,7 +1,7 @@
 """The `uppercase` command, on top of the client library: modules and folders of sub-commands.
 
-Here it is a process: its exit status, signals and standard output. This module imports next to
-nothing, so that Ctrl-C is caught while the rest loads (`uppercase.__main__`).
+Here it is a process: its exit status, signals, terminal and standard output. This module imports
+next to nothing, so that Ctrl-C is caught while the rest loads (`uppercase.__main__`).
 """
 
 import gc
@@ -9,8 +9,8 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 from typing import Any, Final, TypeVar
 
@@ -42,8 +42,7 @@ def die_of(number: signal.Signals) -> None:
     os._exit(128 + number)
 
 
-@contextmanager
-def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None]:
+def signals(stop: Callable[[], None], look: Callable[[], None]) -> AbstractContextManager[None]:
     r"""Have Ctrl-C call `stop` and Ctrl-\ call `look` inside a `with` block of the main thread.
 
     A second Ctrl-C ends the process at once, as if nobody had caught it.
@@ -56,12 +55,65 @@ def signals(stop: Callable[[], None], look: Callable[[], None]) -> Iterator[None
     handlers: dict[int, Any] = {signal.SIGINT: interrupted}
     if hasattr(signal, "SIGQUIT"):  # Windows has none.
         handlers[signal.SIGQUIT] = lambda number, frame: look()
+    return _handling(handlers)
+
+
+@contextmanager
+def _handling(handlers: Mapping[int, Any]) -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def foreground(group: int) -> Iterator[None]:
+    """Give a process group the terminal, if there is one, whenever we have it, and take it back.
+
+    Ctrl-Z stops the group alone: then we stop as well, so that the shell goes on.
+    """
+    import termios
+
+    if not os.isatty(0):
+        yield
+        return
+    ours = os.getpgrp()
+    settings: list[Any] = []
+
+    def give() -> None:
+        with suppress(OSError, termios.error):
+            if os.tcgetpgrp(0) == ours:
+                settings[:] = termios.tcgetattr(0)
+                os.tcsetpgrp(0, group)
+        # It may have read before it had the terminal, and have been stopped for it.
+        with suppress(OSError):
+            os.killpg(group, signal.SIGCONT)
+
+    def take_back() -> None:
+        with suppress(OSError, termios.error):
+            if os.tcgetpgrp(0) == group:
+                os.tcsetpgrp(0, ours)
+                termios.tcsetattr(0, termios.TCSADRAIN, settings)
+
+    def follow(*_: object) -> None:
+        # On macOS Python has it from 3.13 on.
+        with suppress(OSError, AttributeError):
+            if os.waitid(os.P_PID, group, os.WSTOPPED | os.WNOHANG) is not None:
+                # If it is ours, we came to the foreground, and the group has read without it.
+                if os.tcgetpgrp(0) != ours:
+                    take_back()
+                    os.killpg(ours, signal.SIGTSTP)  # Returns when the shell has us go on.
+                give()
+
+    # Otherwise the first stops a process in the background that takes the terminal.
+    with _handling({signal.SIGTTOU: signal.SIG_IGN, signal.SIGCHLD: follow}):
+        try:
+            give()
+            yield
+        finally:
+            take_back()
 
 
 def look_up(find: Callable[[Any], _T], target: Any) -> _T:

@@ -6,7 +6,7 @@ fates.
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -15,7 +15,7 @@ from typing import Any, Final
 import click
 
 from uppercase import lab as labs
-from uppercase.commands import NETWORK, OK, _options, running
+from uppercase.commands import NETWORK, OK, _options, foreground, running
 from uppercase.commands._options import ANY_PATH, COUNT, DURATION, FILE, PORT
 from uppercase.commands.group import Command, Function, completer, say, section
 from uppercase.core.values import host_address
@@ -161,7 +161,7 @@ def run(
         uppercase run -u --loss 0.3 --seed 7 -- python3 UDPClient.py {host} {port}
         uppercase run -u --port 12000 -- python3 UDPClient.py    a program with a fixed port
     """
-    from uppercase.classroom.captive import HOST, ObservedService, run_in_terminal
+    from uppercase.classroom.captive import HOST, ObservedService
     from uppercase.classroom.picture import save_timeline
     from uppercase.classroom.record import look_for_writer
     from uppercase.classroom.timeline import Timeline, draw_text
@@ -180,7 +180,7 @@ def run(
     )
     _leave_nobody_behind()
     with running(), service:
-        status = run_in_terminal(command, service.port, timeout)
+        status = _run_in_terminal(command, service.port, timeout)
     if status is None:
         say(f"the program was killed after {timeout:g} s (--timeout); it did not end")
         status = OVERTIME
@@ -231,6 +231,23 @@ def timeline(record: Path, client: str | None, output: Path | None) -> None:
         click.echo("\n".join(draw_text(drawn)))
     if problem:
         say(problem)
+
+
+def _run_in_terminal(command: Sequence[str], port: int, seconds: float) -> int | None:
+    """Run a program with our own standard streams; return its status as a shell reports it.
+
+    Where standard input is a terminal, the program has it, as a shell's foreground job does: it
+    reads the keyboard, and Ctrl-C and Ctrl-Z are for it. After `seconds` it is killed: None.
+    """
+    from uppercase.classroom.captive import Program
+
+    try:
+        program = Program(command, port, limits=None)
+    except OSError as error:
+        raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
+    with program, foreground(program.process.pid):
+        status = program.wait(seconds)
+    return 128 - status if status is not None and status < 0 else status
 
 
 def _leave_nobody_behind() -> None:

@@ -81,7 +81,7 @@ class Supervisor(Service):
         services: as the options describe them; they are queried and opened, never started.
         program: what a worker runs, before our process's number, at whose end it ends too.
         words: what follows that.
-        watchdog: seconds without a sign of life after which a worker is replaced; None for never.
+        watchdog: seconds without a sign of life after which a worker is replaced.
         measure: whether workers send their numbers.
     """
 
@@ -91,7 +91,7 @@ class Supervisor(Service):
     workers: int
     program: Sequence[str]
     words: Sequence[str] = ()
-    watchdog: float | None = None
+    watchdog: float = math.inf
     measure: bool = False
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class Supervisor(Service):
         self.directory = self._runs_in = os.getcwd()
         self._drain = max(each.settings.drain for each in self.services)
         self.patience = self._drain + _OVERTIME
-        self._has_opened = self._has_given_up = False
+        self._has_opened = False
         # Invariant: each worker that has not ended is in `_all`; those that serve, or will, are in
         # `_current` or `_fresh` too.
         self._all: set[Worker] = set()
@@ -109,7 +109,7 @@ class Supervisor(Service):
         self._counted: Snapshot = {}
         self._first_ready: Deferred[None] = Deferred()
         self._stopping: Deferred[None] | None = None
-        self._beat = BEAT if self.watchdog is None else min(BEAT, self.watchdog / _LOOKS)
+        self._beat = min(BEAT, self.watchdog / _LOOKS)
         self._watch = Repeated(self._look, self.reactor)
 
     # Starting
@@ -207,13 +207,11 @@ class Supervisor(Service):
     def _replace(self, worker: Worker, how: str) -> None:
         current = self._current
         current.board.clear(worker.number)
-        if self._has_given_up:
-            return  # The reactor is about to stop.
         count = 0 if self._is_proven(worker) else min(self._quick_deaths + 1, QUICK_DEATHS)
         self._quick_deaths = count
         others = self._first_ready.called and any(map(self._is_proven, current.serving()))
         if count == QUICK_DEATHS and not others:
-            self._has_given_up = True
+            current.workers.clear()  # They are not replaced: the reactor is about to stop.
             say(
                 f"{QUICK_DEATHS} workers in a row have ended as soon as they had begun; the last "
                 f"one: {how}",
@@ -271,17 +269,14 @@ class Supervisor(Service):
     # Ending
 
     def _look(self) -> None:
-        """Note which workers give no sign of life; replace those that have not for too long."""
+        """Count how long workers have given no sign of life; replace those that hang."""
         for worker in self._all:
             # Counted in looks, not by a clock, as this process may have been stopped itself.
-            worker.silent += 1
-            silent = worker.silent * self._beat
-            if silent > _LATE:
-                worker.not_ready = "overloaded"  # Until it says otherwise.
-            if self.watchdog is None or worker.state not in (State.STARTING, State.SERVING):
+            worker.silent += self._beat
+            if worker.state not in (State.STARTING, State.SERVING):
                 continue
             limit = max(self.watchdog, _START if worker.state is State.STARTING else 0)
-            if silent > limit:
+            if worker.silent > limit:
                 say(
                     f"{worker} hangs: no sign of life for {limit:g} s (--watchdog); this is where:",
                     LogLevel.error,
@@ -328,4 +323,5 @@ class Supervisor(Service):
         if self._stopping is not None:
             return "draining"
         serving = self._current.serving()
-        return min((each.not_ready for each in serving), default="not started")
+        says = ("overloaded" if each.silent > _LATE else each.not_ready for each in serving)
+        return min(says, default="not started")

@@ -106,7 +106,7 @@ class Worker(ProcessProtocol):
 
     Attributes:
         since: when it has begun to serve.
-        silent: looks since its last sign of life.
+        silent: seconds since its last sign of life.
         numbers: what it has counted so far, where that is asked for.
         not_ready: its own reason for wanting no more clients.
     """
@@ -119,7 +119,7 @@ class Worker(ProcessProtocol):
         self.state = State.STARTING
         self.pid: int | None = None
         self.since = math.inf
-        self.silent = 0
+        self.silent = 0.0
         self.numbers: Snapshot = {}
         self.not_ready = ""
         self._supervisor = supervisor
@@ -218,7 +218,7 @@ class Worker(ProcessProtocol):
             )
 
     def _hear(self, said: dict[str, Any]) -> None:
-        self.silent = 0
+        self.silent = 0.0
         match said["report"]:
             case "log":
                 facts = {key: each for key, each in said["facts"].items() if each is not None}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property, partial
 from itertools import chain
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -181,8 +182,7 @@ class ProcessOptions(TableOptions, ABC):
 
     def _make_supervisor(self) -> "Supervisor | None":
         """Return who has workers serve; None if this process serves."""
-        watchdog = self["watchdog"]
-        if watchdog is not None and self["workers"] is None:
+        if self["watchdog"] and self["workers"] is None:
             raise UserError("got --watchdog without workers to watch; add --workers=2")
         if not self.has_workers:
             return None
@@ -201,7 +201,7 @@ class ProcessOptions(TableOptions, ABC):
             program=[sys.executable, str(Path(__file__).with_stem("_worker"))],
             # By which a worker makes the same services.
             words=[type(self).__module__, *self.words],
-            watchdog=watchdog,
+            watchdog=self["watchdog"] or inf,
             measure=self["metrics"] is not None,
         )
 

@@ -47,9 +47,17 @@ def _expect(fine: object, wanted: str) -> None:
 
 def _judged(name: str, points: int = 1, **lab: Any) -> Callable[[Callable[[Any, Run], None]], Any]:
     """Make one of the exercise's checks of a function that judges its run under a lab."""
-    return lambda judge: check(name, points)(
-        lambda exercise, trial: judge(exercise, exercise.run(trial, **lab))
-    )
+
+    def decorate(judge: Callable[[Any, Run], None]) -> Any:
+        def examine(exercise: Any, trial: Trial) -> None:
+            run = exercise.run(trial, **lab)
+            asks = "that it asks the service on its port (--port is for a fixed port)"
+            _expect(run.rows, f"{asks}, got nothing{_end(run)}")
+            judge(exercise, run)
+
+        return check(name, points)(examine)
+
+    return decorate
 
 
 def _end(run: Run) -> str:
@@ -59,29 +67,21 @@ def _end(run: Run) -> str:
     return end + (f" and, on standard error, {run.complaint}" if run.complaint else "")
 
 
-def _begins(run: Run) -> None:
-    asks = "that it asks the service on its port (--port is for a fixed port)"
-    _expect(run.rows, f"{asks}, got nothing{_end(run)}")
-
-
 def _ends(run: Run) -> None:
     _expect(run.status is not None, "that it ends, got a program that had to be killed")
 
 
 def _ends_well(_: object, run: Run) -> None:
-    _begins(run)
     _ends(run)
     _expect(run.status == 0, f"exit status 0, got {ending(run.status or 0)}{_end(run)}")
 
 
 def _prints(_: object, run: Run, times: int = 1) -> None:
-    _begins(run)
     got, reply = f"got {run.output[-80:]!r}{_end(run)}", _REPLY * times
     _expect(reply in run.output, f"the reply of this service, {reply!r}, in its output, {got}")
 
 
 def _sends(_: object, run: Run) -> None:
-    _begins(run)
     arrivals = (("received", None), ("chunk", "request"))
     came = (row for row in run.rows if (row["event"], row.get("direction")) in arrivals)
     sent = "".join(row["data"] for row in came)
@@ -93,7 +93,8 @@ def _sends(_: object, run: Run) -> None:
 class _Client:
     udp = False
     lab: ClassVar[Mapping[str, Any]] = {}
-    seconds: float = 15.0
+    # Four time-outs, each twice as long as the one before, from one second on, and its start.
+    seconds: float = 20.0
 
     def run(self, trial: Trial, times: int = 1, **lab: Any) -> Run:
         lab = {"transforms": _TRANSFORMS, **(lab or self.lab)}
@@ -120,7 +121,6 @@ class _UDPClient(_Client):
 
     @_judged("ends without a reply", options={"loss": "1"}, seed=7)
     def lonely(self, run: Run) -> None:
-        _begins(run)
         _ends(run)
         fake = _SENTENCE.upper()
         _expect(fake not in run.output, f"no reply in its output, as none came, got {fake!r}")
@@ -141,7 +141,6 @@ class _UDPPinger:
         run = trial.client(
             True, "", seconds=self.seconds, quiet=self.quiet, options=options, seed=self.seed
         )
-        _begins(run)
         # What a line takes grows with the square of its length: a minute for 64 KiB of digits.
         output = "\n".join(line[:300] for line in run.output.splitlines())
         # Python reads a number of Java's in Arabic, but for its decimal comma.
@@ -230,7 +229,6 @@ _ALL: Final = UDP_PRESETS["stop-and-wait"].settings
 
 def _delivers(_: object, run: Run) -> None:
     """Expect each line once and in order, and that the service has seen each."""
-    _begins(run)
     wanted = [word.upper() for word in _WORDS]
     # Whatever else is in the lines, such as numbers and colours, and whatever other lines there
     # are: banners, prompts, time-outs. But a word that was harmed is one.

@@ -23,6 +23,8 @@ _STREET: Final = "straße"
 _STREETS: Final = (b"STRASSE", "STRAßE".encode())
 _LONG: Final = b"abcdefghi\n" * 10_000
 
+_RECVERR: Final = 11  # IP_RECVERR of linux/in.h, which Python names from 3.14 on.
+
 _Tell = Callable[..., None]  # Notes an event, its bytes and their direction.
 
 
@@ -47,14 +49,14 @@ def _leave(skt: socket.socket) -> bytes:
     return b""
 
 
-def _receive(skt: socket.socket, program: Program, seconds: float) -> bytes:
-    """Return a datagram; do not wait for one when nobody is left to send it."""
+def _receive(skt: socket.socket, program: Program, seconds: float) -> tuple[bytes, Any]:
+    """Return a datagram and its source; do not wait for one when nobody is left to send it."""
     deadline = time.monotonic() + seconds
     while True:
         hopeless = program.gone("udp") or time.monotonic() > deadline
         skt.settimeout(_QUIET)
         try:
-            return skt.recv(1 << 16)
+            return skt.recvfrom(1 << 16)
         except TimeoutError:
             if hopeless:
                 raise
@@ -115,7 +117,7 @@ class _Server(ABC):
             trial.note(rows)
         if got:
             if got.startswith("'' and then nothing") and not how:
-                more = "it must not wait for more, such as a newline or the end"
+                more = "it must not wait for more, such as a newline or the end, and must flush"
                 got += f"; {more if number == 1 else 'the client before may still keep it busy'}"
             if "refused" in got and listens(program.port, self.kind):
                 got += f"; it listens, but not on {HOST}"
@@ -213,12 +215,16 @@ class _UDPServer(_Server):
     def talk(
         self, program: Program, data: bytes, expected: Sequence[bytes], tell: _Tell, **how: bool
     ) -> str:
+        asked = HOST, program.port
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
-            skt.connect((HOST, program.port))
+            # Not connected, so that it has what comes from elsewhere, but told if it is refused.
+            skt.setsockopt(socket.IPPROTO_IP, _RECVERR, 1)
             try:
-                skt.send(data)
+                skt.sendto(data, asked)
                 tell("received", data, "request")
-                reply = _receive(skt, program, self.seconds)
+                reply, source = _receive(skt, program, self.seconds)
+                if source != asked:
+                    return f"{_shown(reply)} from port {source[1]}; it must come from the one asked"
                 tell("replied", reply, "reply")
                 skt.settimeout(_QUIET)
                 with suppress(TimeoutError):
