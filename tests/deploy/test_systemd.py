@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -174,3 +175,38 @@ def test_signs_of_life_are_for_the_process_that_systemd_watches(
         notifier.stopService()
         expected = [b"READY=1", *beats, b"STOPPING=1"]
         assert [notices.recv(100) for _ in expected] == expected
+
+
+def test_a_notice_waits_until_there_is_room_for_it_but_not_forever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Many services may start at once, and a systemd that has hung must hang nobody."""
+    name = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", name)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others,
+    ):
+        notices.bind(name)
+        notices.settimeout(START_TIMEOUT)
+        others.connect(name)
+        others.setblocking(False)
+        notifier = Notifier(lambda call: call())
+        full = fill(others)
+        reader = threading.Timer(0.1, lambda: [notices.recv(100) for _ in range(full)])
+        reader.start()
+        notifier.startService()
+        reader.join()
+        assert notices.recv(100) == b"READY=1"
+        fill(others)
+        notifier.stopService()
+
+
+def fill(sender: socket.socket) -> int:
+    """Send until there is no room; return how often."""
+    for count in range(100_000):
+        try:
+            sender.send(b"X=1")
+        except BlockingIOError:
+            return count
+    raise AssertionError("there is always room")

@@ -373,7 +373,8 @@ class Notifier(Service):
     def _tell(self, notice: str) -> None:
         # Whoever started us may be gone; that is no reason to stop serving.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-            told.setblocking(False)
+            # For as long as its queue is full of others' notices: without READY=1 it would kill us.
+            told.settimeout(1.0)
             told.sendto(notice.encode(), self._address)
 
 
