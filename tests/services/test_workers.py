@@ -1,5 +1,6 @@
 """What of workers needs no process: the numbers they share, and one that cannot be started."""
 
+import errno
 import json
 import os
 import resource
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from itertools import count
 from math import inf
@@ -665,3 +667,54 @@ async def test_a_worker_that_cannot_be_started_has_ended() -> None:
     worker.end(b"stop")
     assert f"cannot be started in {os.getcwd()}: No such file" in await recorder.end
     assert worker.state is State.ENDED
+
+
+async def test_a_worker_whose_pipes_cannot_be_watched_has_ended_and_its_process_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorder: Any = Recorder()
+    worker = Worker(0, recorder)
+    recorder.reactor, recorder.directory = reactor, os.getcwd()
+    recorder.program, recorder.words = [sys.executable, "-c", "input()"], []
+    no_memory = mock.Mock(side_effect=OSError(errno.ENOMEM, "no memory"))
+    with monkeypatch.context() as patch:
+        patch.setattr(reactor, "addWriter", no_memory)
+        worker.spawn(Assignment(0, 1, 1.0, False, "", "", [], []), [0])
+    gone: Deferred[None] = Deferred()
+    monkeypatch.setattr(worker, "processExited", lambda reason: gone.callback(None))
+    assert "cannot be started" in await recorder.end
+    await gone
+
+
+@pytest.mark.parametrize("where", ["ftruncate", "memfd_create"])
+def test_a_reload_for_which_there_is_no_memory_is_none(
+    where: str, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """The old workers go on, those of a reload before it finish, and the next one is as usual."""
+    clock = Clock()
+    supervisor, workers = supervisor_of(clock, monkeypatch)
+    descriptors = len(os.listdir("/dev/fd"))
+    supervisor.reload()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, where, mock.Mock(side_effect=OSError(errno.ENOSPC, "no space")))
+        patch.setattr(tempfile, "TemporaryFile", os.memfd_create)
+        supervisor.reload()
+    assert said == ["not reloaded, the old workers go on: no space"]
+    assert len(os.listdir("/dev/fd")) == descriptors
+    supervisor.reload()
+    workers[0].state = State.SERVING
+    supervisor.ready(workers[0], [[]])
+    assert said[1].startswith("reloaded")
+
+
+def test_an_old_worker_that_cannot_be_told_to_finish_keeps_no_other_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    supervisor, _ = supervisor_of(clock, monkeypatch)
+    worker = Worker(0, supervisor)
+    worker.transport = mock.Mock()
+    worker.transport.writeToChild.side_effect = OSError(errno.ENOMEM, "no memory")
+    worker.end(b"retire")
+    clock.advance(supervisor.patience)
+    worker.transport.signalProcess.assert_called_with(signal.SIGABRT)

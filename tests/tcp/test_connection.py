@@ -88,6 +88,18 @@ def test_a_fault_while_an_end_is_told_leaves_its_place_free() -> None:
     assert not service.factory.connections
 
 
+def test_a_connection_for_which_there_was_no_memory_has_failed() -> None:
+    service = Service()
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    wire.protocol.connectionLost(Failure(MemoryError()))
+    closed = service.events.closed[-1]
+    assert (closed.outcome, closed.detail) == (
+        Outcome.FAILED,
+        "there was no memory for what it sent",
+    )
+
+
 def test_the_end_of_input_may_be_told_twice() -> None:
     """Twisted does so when a late write fills the transport's buffer again."""
     service = Service("line")

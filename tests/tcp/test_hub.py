@@ -235,6 +235,49 @@ def test_one_that_raises_costs_no_neighbour_its_turn(
     assert systems == ["test"]
 
 
+def test_one_for_whom_there_is_no_memory_is_told_so_at_its_end(
+    watched: Watched, logged_errors: LoggedErrors
+) -> None:
+    """Hundreds may be in that, so there is no traceback for each."""
+
+    def fail(kind: str) -> None:
+        raise MemoryError
+
+    bad, good = watched.reader(fail), watched.taker()
+    watched.hub.doRead()
+    assert bad.calls == ["read", "lost: MemoryError"]
+    assert good.calls == ["read"]
+    assert logged_errors.flush() == []
+
+
+def test_a_look_for_which_there_is_no_memory_is_taken_again(watched: Watched) -> None:
+    """The reactor tells the hub that it is lost, as it is told what the hub has raised."""
+    good = watched.taker()
+    watched.reactor.removeReader(watched.hub)
+    watched.hub.connectionLost(Failure(MemoryError()))
+    assert watched.reactor.getReaders() == [watched.hub]
+    watched.hub.doRead()
+    assert good.calls == ["read"]
+
+
+def test_one_that_could_not_be_watched_is_not_and_can_be_later(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as for want of memory in the kernel."""
+    one = watched.taker()
+    watched.hub.removeReader(one)
+    with monkeypatch.context() as patch:
+        patch.setattr(watched.reactor, "addReader", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            watched.hub.addReader(one)
+    assert watched.hub.getReaders() == []
+    watched.hub.doRead()
+    assert one.calls == []
+    watched.hub.addReader(one)
+    watched.hub.doRead()
+    assert one.calls == ["read"]
+
+
 def test_one_that_raises_at_its_end_costs_nobody_else_anything(
     watched: Watched, logged_errors: LoggedErrors, monkeypatch: pytest.MonkeyPatch
 ) -> None:

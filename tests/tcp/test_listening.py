@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor as installed
@@ -130,6 +131,35 @@ def test_a_port_rests_longer_and_longer_and_goes_on(served: Served, code: int) -
     assert reactor.readers == {served.acceptor}
     reactor.turn()
     assert system.asked == len(served.told) + 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "none"), MemoryError()])
+def test_a_port_that_cannot_be_watched_again_rests_on(
+    error: Exception, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does a lack of memory end it that it meets first itself."""
+    served.acceptor.connectionLost(Failure(MemoryError()))
+    with monkeypatch.context() as patch:
+        patch.setattr(served.reactor, "addReader", mock.Mock(side_effect=error))
+        served.reactor.advance(0.1)
+        assert served.reactor.readers == set()
+    served.reactor.advance(0.2)
+    assert served.reactor.readers == {served.acceptor}
+    assert [each.errno for each in served.told] == [errno.ENOMEM] * 2
+
+
+def test_a_client_for_whom_there_is_no_memory_is_closed_and_others_wait(
+    served: Served, monkeypatch: pytest.MonkeyPatch, logged_errors: LoggedErrors
+) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        monkeypatch.setattr(served.system, "accept", lambda: (ours, ("127.0.0.1", 9)))
+        monkeypatch.setattr(served.acceptor, "_serve", mock.Mock(side_effect=MemoryError))
+        served.reactor.turn()
+        assert ours.fileno() == -1
+    assert [each.errno for each in served.told] == [errno.ENOMEM]
+    assert served.reactor.readers == set()
+    assert logged_errors.flush() == []
 
 
 def test_a_client_that_is_gone_before_it_is_accepted_delays_nobody(served: Served) -> None:

@@ -7,6 +7,7 @@ import sys
 from math import inf
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor
@@ -184,18 +185,22 @@ class _Faulty(socket.socket):
     """A socket whose reading fails so many times, after so many times that it does not."""
 
     reads = faults = 0
+    fault: Exception = OSError(errno.ENOMEM, "Cannot allocate memory")
 
     def recvmsg(self, *arguments: Any) -> Any:
         self.reads -= 1
         if self.faults and self.reads < 0:
             self.faults -= 1
-            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            raise self.fault
         return super().recvmsg(*arguments)
 
 
-async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile() -> None:
+@pytest.mark.parametrize("fault", [_Faulty.fault, MemoryError()], ids=["system", "python"])
+async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile(
+    fault: Exception,
+) -> None:
     sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.faults = 2
+    sock.faults, sock.fault = 2, fault
     sock.bind(("127.0.0.1", 0))
     sock.setblocking(False)
     port = Port(sock, ResponderProtocol(Responder(applied()), reactor), reactor)
@@ -205,10 +210,11 @@ async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile()
     await port.stopListening()
 
 
-async def test_what_was_read_before_an_error_is_answered() -> None:
+@pytest.mark.parametrize("fault", [_Faulty.fault, MemoryError()], ids=["system", "python"])
+async def test_what_was_read_before_an_error_is_answered(fault: Exception) -> None:
     sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))
-    sock.reads, sock.faults = 1, 1
+    sock.reads, sock.faults, sock.fault = 1, 1, fault
     port = Port(sock, ResponderProtocol(Responder(applied()), reactor), reactor)
     port.startListening()
     with client() as asker:
@@ -257,6 +263,24 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
     port.stopListening()
     assert not clock.getDelayedCalls()
     assert not clock.reading
+
+
+def test_a_port_that_cannot_be_watched_again_rests_on() -> None:
+    """Such as for want of memory in the kernel."""
+    clock = _Readers()
+    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.faults = 1
+    sock.bind(("127.0.0.1", 0))
+    port = Port(sock, ResponderProtocol(Responder(applied()), clock), clock)
+    port.startListening()
+    port.doRead()
+    add, clock.addReader = clock.addReader, mock.Mock(side_effect=OSError(errno.ENOSPC, "none"))
+    clock.advance(RECEIVE_PAUSE)
+    clock.addReader = add
+    clock.advance(RECEIVE_PAUSE_MAX)
+    assert clock.reading == {port}
+    assert port.protocol.responder.errors["receive-error ENOSPC"] == 1
+    port.stopListening()
 
 
 def test_a_port_reads_only_while_it_listens_and_is_neither_paused_nor_rests() -> None:

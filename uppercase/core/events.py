@@ -31,7 +31,7 @@ class Outcome(StrEnum):
     MALFORMED = "malformed"
     """The peer's bytes did not follow the framing."""
     FAILED = "failed"
-    """The transform failed, or its output was over the limit."""
+    """The transform failed, its output was over the limit, or there was no memory."""
     HANDSHAKE = "handshake"
     """TLS was not agreed on: the peer speaks something else, too old a version, or nothing."""
     PROXY_HEADER = "proxy-header"

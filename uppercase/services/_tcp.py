@@ -292,8 +292,12 @@ class Board:
         except (AttributeError, OSError):  # A system, or its administrator, may have none.
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, workers * _COUNT)
-        board = cls(descriptor, workers)
+        try:
+            os.ftruncate(descriptor, workers * _COUNT)
+            board = cls(descriptor, workers)
+        except OSError:
+            os.close(descriptor)
+            raise
         for number in range(workers):
             board.clear(number)
         return board

@@ -200,10 +200,7 @@ class Supervisor(Service):
         if self._stopping is not None:
             self._end_if_alone(self._stopping)
         elif self._fresh is not None and worker in self._fresh.workers.values():
-            self._retire(self._fresh)
-            self._fresh = None
-            text = f"not reloaded, the old workers go on: {how}"
-            say(text, LogLevel.error, event="not-reloaded", how=how)
+            self._not_reloaded(how)
         elif worker in self._current.workers.values():
             self._replace(worker, how)
 
@@ -243,10 +240,23 @@ class Supervisor(Service):
 
     def reload(self) -> None:
         """Start workers with everything as it is now; they take over when all of them serve."""
-        if self._stopping is None:
-            self._retire(self._fresh)
-            self._fresh = Generation(self.workers)
-            self._spawn_all(self._fresh)
+        if self._stopping is not None:
+            return
+        self._retire(self._fresh)
+        self._fresh = None
+        try:
+            fresh = Generation(self.workers)
+        except OSError as error:  # Such as for want of a descriptor or of memory.
+            self._not_reloaded(error.strerror or str(error))
+        else:
+            self._fresh = fresh
+            self._spawn_all(fresh)
+
+    def _not_reloaded(self, how: str) -> None:
+        self._retire(self._fresh)
+        self._fresh = None
+        text = f"not reloaded, the old workers go on: {how}"
+        say(text, LogLevel.error, event="not-reloaded", how=how)
 
     def _retire(self, generation: Generation | None) -> None:
         """Have a generation finish that does not serve, or no longer has to."""

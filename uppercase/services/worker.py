@@ -142,17 +142,19 @@ class Worker(ProcessProtocol):
             ours.reactor.spawnProcess(
                 self, command[0], command, env=None, path=ours.directory, childFDs=fds
             )
-        except OSError as error:
-            # Such as a Python that this user may not run, or a folder that is gone.
-            where = f"{command[0]} cannot be started in {ours.directory}"
-            self._last_words = f"{where}: {error.strerror}"
-            ours.reactor.callLater(0, self._ended)
-        else:
             self.pid = self.transport.pid
             searched = [each for each in sys.path if isinstance(each, str)]  # As Python does.
             self.transport.write(json.dumps([sys.hexversion >> 16, *searched]).encode())
             self.transport.closeStdin()
             self._tell(json.dumps(assignment).encode())
+        except OSError as error:
+            # Such as a Python that this user may not run, a folder that is gone, or no memory to
+            # watch its pipes.
+            where = f"{command[0]} cannot be started in {ours.directory}"
+            self._last_words = f"{where}: {error.strerror}"
+            if self.transport is not None:
+                self._signal(signal.SIGKILL)
+            ours.reactor.callLater(0, self._ended)
 
     def _tell(self, line: bytes) -> None:
         # What Twisted raises when it has closed the pipe: the worker will be gone.
@@ -164,7 +166,8 @@ class Worker(ProcessProtocol):
         if self.state is State.ENDED or self.transport is None:
             return
         self.state = State.ENDING
-        self._tell(word)
+        with suppress(OSError):  # No memory to watch the pipe: the rest is up to `kill`.
+            self._tell(word)
         self._supervisor.reactor.callLater(self._supervisor.patience, self.kill)
 
     def give_up(self) -> None:

@@ -340,6 +340,8 @@ class EndingProtocol(Protocol):
 
     def _report_end(self, reason: Failure) -> None:
         conversation = self._conversation
+        if isinstance(reason.value, MemoryError):
+            self.end_with(Outcome.FAILED, "there was no memory for what it sent")
         orderly = isinstance(reason.value, ConnectionDone)
         nothing_owed = orderly or self._delivered or not self._sent
         outcome = self._outcome or (nothing_owed and conversation.outcome) or Outcome.DISCONNECTED

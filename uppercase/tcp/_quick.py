@@ -128,7 +128,11 @@ class Hub:
         return self._watched(_OUT)
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has ended, and so has everything here."""
+        """The reactor has ended, and so has everything here; or there was no memory for a look."""
+        if isinstance(reason.value, MemoryError):
+            self._ready = None
+            self._reactor.addReader(self)
+            return
         for descriptor in self.removeAll():
             log.callWithLogger(descriptor, descriptor.connectionLost, reason)
 
@@ -198,8 +202,12 @@ class Hub:
             self._end(descriptor, why, reading)
 
     def _failed(self, descriptor: Any, error: BaseException) -> BaseException:
-        """Log what a descriptor has raised: a fault, which costs it its connection."""
-        log.callWithLogger(descriptor, log.err, Failure(error))
+        """Log what a descriptor has raised: a fault, which costs it its connection.
+
+        For want of memory, which may cost hundreds theirs, its end says a word.
+        """
+        if not isinstance(error, MemoryError):
+            log.callWithLogger(descriptor, log.err, Failure(error))
         return error
 
     def _end(self, descriptor: Any, why: BaseException, reading: bool) -> None:
@@ -214,8 +222,8 @@ class Hub:
             tell = descriptor.connectionLost
         try:
             tell(ENDS.get(type(why)) or Failure(why))
-        except BaseException as error:
-            self._failed(descriptor, error)
+        except BaseException:
+            log.callWithLogger(descriptor, log.err)
 
     def _watch(self, descriptor: Any, event: int) -> None:
         number = descriptor.fileno()
@@ -226,19 +234,23 @@ class Hub:
             events = 0
         if events & event:
             return
-        if events:
-            self._set.modify(number, events | event)
-        else:
-            self._set.register(number, event)
+        try:
+            self._events[number] = events | event
             self._descriptors[number] = descriptor
+            if event == _IN:
+                self._reads[number] = descriptor.doRead
+            self._changed.add(number)
+            if events:
+                self._set.modify(number, events | event)
+                return
+            self._set.register(number, event)
             if event == _IN:
                 self._newcomers.append(number)
             if len(self._descriptors) == 1:
                 self._reactor.addReader(self)
-        self._events[number] = events | event
-        if event == _IN:
-            self._reads[number] = descriptor.doRead
-        self._changed.add(number)
+        except BaseException:  # Such as for want of memory: what is not watched is not known.
+            self._ignore(descriptor, event)
+            raise
 
     def _ignore(self, descriptor: Any, event: int) -> None:
         # -1 if it has been closed, which is never watched.
@@ -252,7 +264,8 @@ class Hub:
             self._set.modify(number, left)
             self._events[number] = left
         else:
-            del self._events[number], self._descriptors[number]
+            del self._events[number]
+            self._descriptors.pop(number, None)
             try:  # noqa: SIM105  (`suppress` takes longer)
                 self._set.unregister(number)
             except OSError:

@@ -228,7 +228,10 @@ class Acceptor:
         return prefix
 
     def connectionLost(self, reason: Failure) -> None:
-        self.stopListening()
+        if isinstance(reason.value, MemoryError):  # It was raised by `doRead`.
+            self._rest(reason.value)
+        else:
+            self.stopListening()
 
     def doRead(self) -> None:
         """Accept the clients that wait, up to a batch."""
@@ -276,10 +279,13 @@ class Acceptor:
                     skt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 self._serve(skt, address)
-            except Exception:
+            except Exception as error:
                 # Invariant: nothing is raised to the reactor, which would close the port for good.
-                self._log.failure("a connection could not be served")
                 skt.close()
+                if isinstance(error, MemoryError):
+                    self._rest(error)
+                    return False
+                self._log.failure("a connection could not be served")
         return True
 
     def _serve(self, skt: socket.socket, address: Any) -> None:
@@ -305,16 +311,20 @@ class Acceptor:
             transport.connectionLost(Failure())
             raise
 
-    def _rest(self, error: OSError) -> None:
+    def _rest(self, error: OSError | MemoryError) -> None:
         if self._call is None:
             self._reactor.removeReader(self)
             self._call = self._reactor.callLater(self._pause, self._go_on)
             self._pause = min(2 * self._pause, _ACCEPT_PAUSE_MOST)
-            self._on_scarce(error)
+            no_memory = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            self._on_scarce(no_memory if isinstance(error, MemoryError) else error)
 
     def _go_on(self) -> None:
         self._call = None
-        self._reactor.addReader(self)
+        try:
+            self._reactor.addReader(self)
+        except (OSError, MemoryError) as error:
+            self._rest(error)
 
 
 def _address_of(family: int, address: Any) -> IAddress:

@@ -11,6 +11,8 @@ after an unexpected errno, strips the scope of IPv6 addresses, and raises from `
 `IReadDescriptor` at public seams only, so it works on every reactor with `IReactorFDSet`.
 """
 
+import errno
+import os
 import socket
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import suppress
@@ -358,14 +360,17 @@ class Port:
         except (BlockingIOError, InterruptedError, ConnectionError):
             # Nothing more, or an ICMP error about some earlier reply: no fault of the socket.
             self._pause = RECEIVE_PAUSE
-        except OSError as error:
+        except (OSError, MemoryError) as error:
+            # Invariant: nothing is raised to the reactor, which would close the port for good.
             self._rest(error)
         if origins:
             self.protocol.receive_batch(payloads, origins)
         return len(origins)
 
-    def _rest(self, error: OSError) -> None:
+    def _rest(self, error: OSError | MemoryError) -> None:
         """Count an unexpected error and read on a little later."""
+        if isinstance(error, MemoryError):
+            error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         self.protocol.responder.note_error("receive", error)
         _log.warn(
             "cannot read from UDP port {port}: {error}; trying again in {pause} s",
@@ -384,7 +389,10 @@ class Port:
 
     def _wake(self) -> None:
         self._resting = None
-        self._read_on()
+        try:
+            self._read_on()
+        except (OSError, MemoryError) as error:
+            self._rest(error)
 
 
 def _write(transport: IUDPTransport, data: bytes, origin: Origin) -> OSError | None:

@@ -191,7 +191,7 @@ class OneByOne:
                 data, origin = self._receive_one()
                 payloads.append(data)
                 origins.append(origin)
-        except OSError:
+        except (OSError, MemoryError):
             # Invariant: the socket does not block, so the read after the last datagram raises. An
             # error of another kind comes again if it lasts.
             if not origins:
