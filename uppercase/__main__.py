@@ -22,14 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from uppercase.commands.group import run
 
         status = run(arguments)
+        if arguments is None and "uppercase.awaiting" in sys.modules:
+            from uppercase.awaiting import leave_threads
+
+            leave_threads(status)
     except KeyboardInterrupt:
         status = INTERRUPTED
     if status == INTERRUPTED and arguments is None:
         die_of(SIGINT)
-    if arguments is None and "uppercase.awaiting" in sys.modules:
-        from uppercase.awaiting import leave_threads
-
-        leave_threads(status)
     return status
 
 

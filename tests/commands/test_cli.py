@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -111,6 +112,19 @@ def test_a_command_ends_though_a_thread_that_a_transform_began_never_does(
     assert main() == 2
     assert main(["--bogus"]) == 2  # of a program that goes on
     assert statuses == [2]
+
+
+def test_ctrl_c_behind_the_result_ends_a_command_as_any_other_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends: list[int] = []
+    monkeypatch.setattr(
+        "uppercase.awaiting.leave_threads", mock.Mock(side_effect=KeyboardInterrupt)
+    )
+    monkeypatch.setattr("uppercase.__main__.die_of", ends.append)
+    monkeypatch.setattr("sys.argv", ["uppercase", "--bogus"])
+    assert main() == 130
+    assert ends == [signal.SIGINT]
 
 
 def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:

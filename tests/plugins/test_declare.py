@@ -6,18 +6,22 @@ import base64
 import copy
 import inspect
 import pickle
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from threading import get_ident
 from typing import Any, Literal, cast
+from unittest import mock
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.plugin import IPlugin
+from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -396,6 +400,27 @@ async def test_a_blocking_function_runs_in_another_thread() -> None:
 
     assert await awaited(slow.transform(b"a\xff")) == b"a\xff!"
     assert threads != [get_ident()]
+
+
+async def test_a_blocking_function_for_which_there_is_no_thread_fails_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the end of the reactor's pool waits for no thread that never began."""
+
+    @transform(blocking=True)
+    def slow(text: str) -> str:
+        return text
+
+    pool = ThreadPool(minthreads=0)
+    pool.start()
+    monkeypatch.setattr(reactor, "getThreadPool", lambda: pool)
+    with monkeypatch.context() as patch:
+        none = mock.Mock(side_effect=RuntimeError("can't start new thread"))
+        patch.setattr(threading, "_start_new_thread", none)
+        with pytest.raises(TransformError, match="'slow' failed: can't start new thread"):
+            slow.transform(b"a")
+    assert await awaited(slow.transform(b"a")) == b"a"
+    pool.stop()
 
 
 def unannotated(text) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001

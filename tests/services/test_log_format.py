@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
+from unittest import mock
 
 import pytest
 from twisted.internet.defer import Deferred
@@ -225,6 +226,20 @@ def test_a_file_that_was_emptied_goes_on_at_its_start(tmp_path: Path) -> None:
     file.write("two\n")
     file.close()
     assert path.read_text() == "two\n"
+
+
+def test_a_file_that_may_not_be_renamed_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As AppArmor may have it, or a sticky folder. Twisted closes it before it tries."""
+    monkeypatch.setattr(os, "rename", mock.Mock(side_effect=PermissionError))
+    file: Any = WatchedLogFile("log", str(tmp_path), rotateLength=4)
+    file.write("one\n")
+    file.write("two\n")
+    file.rotate()
+    file.write("three\n")
+    file.close()
+    assert (tmp_path / "log").read_text() == "one\ntwo\nthree\n"
 
 
 def test_without_the_right_to_open_a_new_file_the_old_one_serves_until_there_is_one(

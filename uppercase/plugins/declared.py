@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 from twisted.plugin import IPlugin
 from zope.interface import alsoProvides, implementer
 
-from uppercase.errors import BadArgument, WrongResult, kind_of, line_of
+from uppercase.errors import BadArgument, TransformError, WrongResult, kind_of, line_of
 from uppercase.interfaces import (
     IPiecewiseTransform,
     IStreamTransform,
@@ -282,7 +282,15 @@ class ThreadedTransform(MessageTransform):
         # Imported here: it installs a reactor, which loading a transform must not.
         from twisted.internet.threads import deferToThread
 
-        return deferToThread(self._call, message)
+        try:
+            return deferToThread(self._call, message)
+        except RuntimeError as error:
+            # The system gives no thread. The pool would wait for the one that never began.
+            from uppercase.awaiting import the_reactor
+
+            threads = the_reactor().getThreadPool().threads
+            threads[:] = [each for each in threads if each.ident is not None]
+            raise TransformError(self.name, str(error)) from None
 
     def _call(self, message: bytes) -> bytes:
         return self.kind.to_bytes(self.name, self.function(self.kind.from_bytes(message)))

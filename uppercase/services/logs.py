@@ -156,6 +156,13 @@ class WatchedLogFile(LogFile):
         self.size = self._file.seek(0, os.SEEK_END)
         super().write(data)
 
+    def rotate(self) -> None:
+        try:
+            super().rotate()
+        except OSError:
+            # One that may not be renamed, as by AppArmor or a sticky folder, only grows.
+            self._openFile()
+
     def _on_disk(self) -> tuple[int, int] | None:
         try:
             found = os.stat(self.path)
