@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import chain, filterfalse
 from tempfile import TemporaryFile
 from typing import IO, Any, ClassVar, Final, Self, cast
@@ -118,14 +118,15 @@ class Program:
         limits: Mapping[str, int] | None = LIMITS,
     ) -> None:
         words = [word.replace("{host}", HOST).replace("{port}", str(port)) for word in command]
-        self._files: list[Any] = []
+        self._files = ExitStack()
         streams: dict[str, Any] = {}
         if limits is not None:
             most = _count_tasks() + TASKS + TASKS_A_CORE * (os.cpu_count() or 1)
             limits = {"RLIMIT_NPROC": most, **limits}
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
             words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
-            out, err = self._files = [TemporaryFile(), TemporaryFile()]  # noqa: SIM115
+            files = (TemporaryFile() for _ in range(2))  # noqa: SIM115  (closed at the end)
+            out, err = self._said = [*map(self._files.enter_context, files)]
             # No file: asyncio, and others that epoll wakes, wait for pipes and terminals only. And
             # without a buffer, whose lock the thread that types has: it would hold our end up.
             streams = {"stdin": subprocess.PIPE, "bufsize": 0, "stdout": out, "stderr": err}
@@ -154,7 +155,7 @@ class Program:
         except OSError:
             with self._lock:
                 self._running.remove(self._mark)
-            self._close_files()
+            self._files.close()
             raise
         if typed is not None:
             # In a thread: nobody has to read it.
@@ -185,11 +186,7 @@ class Program:
                         os.kill(pid, signal.SIGKILL)
                 time.sleep(_POLL)
                 dying = set(filter(_unreaped, dying))
-        self._close_files()
-
-    def _close_files(self) -> None:
-        for file in self._files:
-            file.close()
+        self._files.close()
 
     def _left(self) -> set[int]:
         needle = f"{_MARK}={self._mark}".encode()
@@ -212,7 +209,7 @@ class Program:
     def output(self, stream: int = 1) -> str:
         """Return what it has printed, up to `OUTPUT` bytes."""
         # By its own position: the one at which the program writes on does not change.
-        return os.pread(self._files[stream - 1].fileno(), OUTPUT, 0).decode(errors="replace")
+        return os.pread(self._said[stream - 1].fileno(), OUTPUT, 0).decode(errors="replace")
 
     def complaint(self, stream: int = 2) -> str:
         """Return the last line of its standard error that says more than where it was."""

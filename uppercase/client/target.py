@@ -13,12 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
-from uppercase.core.values import (
-    allow_fragments,
-    host_address,
-    parse_port,
-    printable_address,
-)
+from uppercase.core.values import allow_fragments, host_address, parse_port, printable_address
 from uppercase.errors import BadValue, ConnectionRefused, NetworkError, NoReply, UserError
 from uppercase.limits import DEFAULT_HOST, DEFAULT_PORT, MAX_PORT, NFS_PORT
 

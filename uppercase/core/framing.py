@@ -68,9 +68,14 @@ class Framer(ABC):
         """Take the next bytes; see `IFramer.feed`."""
         return iter(()) if self._ended else self._split(data)
 
-    @abstractmethod
     def finish(self) -> Iterator[Pair]:
         """Return the message that the end of the input completes, if any, and `_end`."""
+        message = bytes(self._held)
+        self._end()
+        if len(message) > self._limit:
+            raise MessageTooLong(self._limit)
+        if message:
+            yield message, b""
 
     def wrap(self, reply: bytes, trailer: bytes) -> bytes:
         """Return the bytes that carry one reply, the trailer of its request at the end."""
@@ -140,14 +145,6 @@ class LineFramer(Framer):
             raise self._fail(MessageTooLong(self._limit))
         self._held += start
 
-    def finish(self) -> Iterator[Pair]:
-        message = bytes(self._held)
-        self._end()
-        if len(message) > self._limit:
-            raise MessageTooLong(self._limit)
-        if message:
-            yield message, b""
-
 
 class SegmentFramer(Framer):
     """Whatever one read delivered is one message; input that comes after it is dropped on purpose.
@@ -168,10 +165,6 @@ class SegmentFramer(Framer):
             raise MessageTooLong(self._limit)
         yield data, b""
 
-    def finish(self) -> Iterator[Pair]:
-        self._end()
-        yield from ()
-
 
 class SizeFramer(Framer):
     """Messages of one size, which is the limit, and a last one of the rest; for datagrams."""
@@ -184,12 +177,6 @@ class SizeFramer(Framer):
         self._held += data[whole:]
         for start in range(0, whole, size):
             yield data[start : start + size], b""
-
-    def finish(self) -> Iterator[Pair]:
-        rest = bytes(self._held)
-        self._end()
-        if rest:
-            yield rest, b""
 
 
 _COMMA: Final = ord(",")

@@ -240,17 +240,14 @@ class Supervisor(Service):
 
     def reload(self) -> None:
         """Start workers with everything as it is now; they take over when all of them serve."""
-        if self._stopping is not None:
-            return
-        self._retire(self._fresh)
-        self._fresh = None
-        try:
-            fresh = Generation(self.workers)
-        except OSError as error:  # Such as for want of a descriptor or of memory.
-            self._not_reloaded(error.strerror or str(error))
-        else:
-            self._fresh = fresh
-            self._spawn_all(fresh)
+        if self._stopping is None:
+            self._retire(self._fresh)
+            self._fresh = None
+            try:
+                self._fresh = Generation(self.workers)
+                self._spawn_all(self._fresh)
+            except OSError as error:  # Such as for want of a descriptor or of memory.
+                self._not_reloaded(error.strerror or str(error))
 
     def _not_reloaded(self, how: str) -> None:
         self._retire(self._fresh)

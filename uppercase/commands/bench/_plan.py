@@ -18,14 +18,7 @@ from importlib.util import find_spec
 from itertools import accumulate
 from typing import Any, Final
 
-from uppercase.client.target import (
-    Address,
-    Target,
-    connect_udp,
-    explain,
-    reachable,
-    resolve,
-)
+from uppercase.client.target import Address, Target, connect_udp, explain, reachable, resolve
 from uppercase.commands import look_up
 from uppercase.commands._options import Expect
 from uppercase.core.values import counted

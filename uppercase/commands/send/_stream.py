@@ -26,13 +26,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from uppercase.client.network import (
-    ClientProtocol,
-    IReactor,
-    Reader,
-    explain_loss,
-    open_connection,
-)
+from uppercase.client.network import ClientProtocol, IReactor, Reader, explain_loss, open_connection
 from uppercase.client.session import MAX_REPLY
 from uppercase.client.target import Target
 from uppercase.commands import CHUNK, write_all
