@@ -297,6 +297,20 @@ def test_a_terminal_gets_a_progress_bar_beside_the_results(kind: str) -> None:
     assert b"\x1b" not in text
 
 
+def test_a_terminal_has_its_cursor_though_a_signal_ends_it() -> None:
+    """As of timeout(1); what draws the bar hides it."""
+    screen, terminal = pty.openpty()
+    with tcp_server() as server:
+        command = ("bench", "--duration", "30s", "--rate", "100", server.address)
+        with Piped(*command, stderr=terminal, env={"TERM": "xterm"}):
+            os.close(terminal)
+            seen = b""
+            while seen.count(b"messages/s") < 2:
+                seen += os.read(screen, 65_536)
+    os.close(screen)
+    assert b"\x1b[?25h" in seen.partition(b"messages/s")[2]
+
+
 def test_without_its_library_bench_says_how_to_get_it() -> None:
     code = (
         "import sys; sys.modules['hdrh'] = None; "

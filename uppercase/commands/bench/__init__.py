@@ -155,6 +155,9 @@ class Display:
             counted = {"elapsed_s": round(elapsed, 3), "answered": answered}
             print_object("interval", **counted, messages_per_s=round(rate, 1))
         self.bar.update(round(elapsed * 1e3) - self.bar.pos, f"{rate:.0f} messages/s")
+        if not self.bar.hidden:
+            # A signal may end us: click shows the cursor again only at the bar's own end.
+            click.echo("\033[?25h", file=sys.stderr, nl=False)
 
     @property
     def rate(self) -> float:
