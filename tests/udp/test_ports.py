@@ -1,5 +1,6 @@
 """The UDP port on real sockets: what it carries, where it answers from, what it survives."""
 
+import ctypes
 import errno
 import os
 import socket
@@ -195,9 +196,17 @@ class _Faulty(socket.socket):
         return super().recvmsg(*arguments)
 
 
-@pytest.mark.parametrize("fault", [_Faulty.fault, MemoryError()], ids=["system", "python"])
+@pytest.mark.parametrize(
+    ("fault", "name"),
+    [
+        (_Faulty.fault, "ENOMEM"),
+        (MemoryError(), "ENOMEM"),
+        (ctypes.ArgumentError("argument 4: MemoryError: "), "other"),
+    ],
+    ids=["system", "python", "ctypes"],
+)
 async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile(
-    fault: Exception,
+    fault: Exception, name: str
 ) -> None:
     sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
     sock.faults, sock.fault = 2, fault
@@ -206,7 +215,7 @@ async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile(
     port = Port(sock, ResponderProtocol(Responder(applied()), reactor), reactor)
     port.startListening()
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
-    assert port.protocol.responder.errors == {"receive-error ENOMEM": 2}
+    assert port.protocol.responder.errors == {f"receive-error {name}": 2}
     await port.stopListening()
 
 

@@ -12,7 +12,6 @@ after an unexpected errno, strips the scope of IPv6 addresses, and raises from `
 """
 
 import errno
-import os
 import socket
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import suppress
@@ -360,17 +359,17 @@ class Port:
         except (BlockingIOError, InterruptedError, ConnectionError):
             # Nothing more, or an ICMP error about some earlier reply: no fault of the socket.
             self._pause = RECEIVE_PAUSE
-        except (OSError, MemoryError) as error:
+        except Exception as error:  # Such as a MemoryError, or one of ctypes for want of memory.
             # Invariant: nothing is raised to the reactor, which would close the port for good.
             self._rest(error)
         if origins:
             self.protocol.receive_batch(payloads, origins)
         return len(origins)
 
-    def _rest(self, error: OSError | MemoryError) -> None:
+    def _rest(self, error: Exception) -> None:
         """Count an unexpected error and read on a little later."""
-        if isinstance(error, MemoryError):
-            error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        if not isinstance(error, OSError):
+            error = OSError(errno.ENOMEM if isinstance(error, MemoryError) else 0, repr(error))
         self.protocol.responder.note_error("receive", error)
         _log.warn(
             "cannot read from UDP port {port}: {error}; trying again in {pause} s",
