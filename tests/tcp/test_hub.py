@@ -303,6 +303,26 @@ def test_one_that_is_closed_behind_its_back_costs_nobody_else_anything(watched: 
     bad.socket.detach()
 
 
+def test_one_that_is_closed_before_it_writes_costs_nobody_else_anything(
+    watched: Watched, logged_errors: LoggedErrors
+) -> None:
+    """It waits to send its reply, which the kernel refuses, and so it does that it no longer may."""
+
+    def vanish(kind: str) -> None:
+        os.close(bad.fileno())
+        watched.hub.addWriter(bad)
+
+    bad, good = watched.reader(vanish), watched.taker()
+    watched.hub.doRead()
+    assert bad.calls[0] == "read"
+    assert bad.calls[1].startswith("lost: ")
+    assert good.calls == ["read"]
+    assert watched.hub.getReaders() == [good]
+    assert watched.hub.getWriters() == []
+    assert "Error" in logged_errors.flush()[0]
+    bad.socket.detach()
+
+
 def test_whoever_is_ended_by_another_is_not_called(watched: Watched) -> None:
     """Nor is a new one that has its number by then, for what was found of the old one."""
     new: list[Descriptor] = []

@@ -260,18 +260,22 @@ class Hub:
             return
         if event & _IN:
             self._reads.pop(number, None)
-        if left := events & ~event:
-            self._set.modify(number, left)
+        left = events & ~event
+        if left:
             self._events[number] = left
         else:
             del self._events[number]
             self._descriptors.pop(number, None)
-            try:  # noqa: SIM105  (`suppress` takes longer)
+        # Invariant: to watch something no longer never fails, whoever asks for it.
+        try:
+            if left:
+                self._set.modify(number, left)
+            else:
                 self._set.unregister(number)
-            except OSError:
-                pass  # The kernel has forgotten what a plugin has closed by mistake.
-            if not self._descriptors:
-                self._reactor.removeReader(self)
+        except OSError:
+            pass  # The kernel has forgotten what a plugin has closed by mistake.
+        if not self._descriptors:
+            self._reactor.removeReader(self)
         self._changed.add(number)
 
     def _watched(self, event: int) -> list[Any]:
