@@ -196,6 +196,19 @@ class _Faulty(socket.socket):
         return super().recvmsg(*arguments)
 
 
+def _listening(
+    clock: Any, faults: int, reads: int = 0, fault: Exception = _Faulty.fault
+) -> tuple[Port, _Faulty]:
+    """Return a port that listens, and its socket, whose reading fails."""
+    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.faults, sock.reads, sock.fault = faults, reads, fault
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    port = Port(sock, ResponderProtocol(Responder(applied()), clock), clock)
+    port.startListening()
+    return port, sock
+
+
 @pytest.mark.parametrize(
     ("fault", "name"),
     [
@@ -208,12 +221,7 @@ class _Faulty(socket.socket):
 async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile(
     fault: Exception, name: str
 ) -> None:
-    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.faults, sock.fault = 2, fault
-    sock.bind(("127.0.0.1", 0))
-    sock.setblocking(False)
-    port = Port(sock, ResponderProtocol(Responder(applied()), reactor), reactor)
-    port.startListening()
+    port, _ = _listening(reactor, 2, fault=fault)
     assert await in_thread(ask, "127.0.0.1", port.getHost().port, b"hello") == b"HELLO"
     assert port.protocol.responder.errors == {f"receive-error {name}": 2}
     await port.stopListening()
@@ -221,11 +229,7 @@ async def test_a_port_survives_an_unexpected_receive_error_and_rests_meanwhile(
 
 @pytest.mark.parametrize("fault", [_Faulty.fault, MemoryError()], ids=["system", "python"])
 async def test_what_was_read_before_an_error_is_answered(fault: Exception) -> None:
-    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.bind(("127.0.0.1", 0))
-    sock.reads, sock.faults, sock.fault = 1, 1, fault
-    port = Port(sock, ResponderProtocol(Responder(applied()), reactor), reactor)
-    port.startListening()
+    port, sock = _listening(reactor, 1, reads=1, fault=fault)
     with client() as asker:
         asker.sendto(b"hello", sock.getsockname())
         port.doRead()
@@ -247,12 +251,7 @@ class _Readers(Clock):
 
 def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
     clock = _Readers()
-    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.faults = 100
-    sock.bind(("127.0.0.1", 0))
-    sock.setblocking(False)
-    port = Port(sock, ResponderProtocol(Responder(applied()), clock), clock)
-    port.startListening()
+    port, sock = _listening(clock, 100)
     rests = []
     for _ in range(6):
         port.doRead()
@@ -277,11 +276,7 @@ def test_the_rests_after_receive_errors_grow_and_end_with_the_port() -> None:
 def test_a_port_that_cannot_be_watched_again_rests_on() -> None:
     """Such as for want of memory in the kernel."""
     clock = _Readers()
-    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.faults = 1
-    sock.bind(("127.0.0.1", 0))
-    port = Port(sock, ResponderProtocol(Responder(applied()), clock), clock)
-    port.startListening()
+    port, _ = _listening(clock, 1)
     port.doRead()
     add, clock.addReader = clock.addReader, mock.Mock(side_effect=OSError(errno.ENOSPC, "none"))
     clock.advance(RECEIVE_PAUSE)
@@ -294,11 +289,7 @@ def test_a_port_that_cannot_be_watched_again_rests_on() -> None:
 
 def test_a_port_reads_only_while_it_listens_and_is_neither_paused_nor_rests() -> None:
     clock = _Readers()
-    sock = _Faulty(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.faults = 2
-    sock.bind(("127.0.0.1", 0))
-    port = Port(sock, ResponderProtocol(Responder(applied()), clock), clock)
-    port.startListening()
+    port, _ = _listening(clock, 2)
     port.pauseProducing()
     assert not clock.reading
     port.resumeProducing()
