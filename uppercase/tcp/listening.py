@@ -312,12 +312,13 @@ class Acceptor:
             raise
 
     def _rest(self, error: OSError | MemoryError) -> None:
+        if isinstance(error, MemoryError):
+            error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         if self._call is None:
             self._reactor.removeReader(self)
             self._call = self._reactor.callLater(self._pause, self._go_on)
             self._pause = min(2 * self._pause, _ACCEPT_PAUSE_MOST)
-            no_memory = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-            self._on_scarce(no_memory if isinstance(error, MemoryError) else error)
+            self._on_scarce(error)
 
     def _go_on(self) -> None:
         self._call = None
