@@ -306,7 +306,7 @@ def test_one_that_is_closed_behind_its_back_costs_nobody_else_anything(watched: 
 def test_one_that_is_closed_before_it_writes_costs_nobody_else_anything(
     watched: Watched, logged_errors: LoggedErrors
 ) -> None:
-    """It waits to send its reply, which the kernel refuses, and so it does that it no longer may."""
+    """The kernel refuses to watch it for room, and then to watch it for less."""
 
     def vanish(kind: str) -> None:
         os.close(bad.fileno())
