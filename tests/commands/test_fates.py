@@ -27,16 +27,16 @@ def test_it_prints_the_labs_own_key_a_line_a_datagram() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stream", "arguments", "lines"),
-    [("stdout", ["fates", "--seed=7", "-n9000"], 9000), ("stderr", ["?"], 1)],
+    ("stream", "arguments", "lines", "status"),
+    [("stdout", ["fates", "--seed=7", "-n9000"], 9000, 0), ("stderr", ["?"], 1, 2)],
 )
 def test_a_stream_that_somebody_made_non_blocking_loses_no_line(
-    stream: str, arguments: list[str], lines: int
+    stream: str, arguments: list[str], lines: int, status: int
 ) -> None:
     with read_late() as (writer, received):
         filled = os.write(writer, bytes(1 << 20))
         with open(writer, "w", closefd=False) as pipe, mock.patch.object(sys, stream, pipe):
-            main(arguments)
+            assert main(arguments) == status
     assert received[0].count(b"\n", filled) == lines
 
 
