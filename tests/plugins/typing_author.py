@@ -9,6 +9,7 @@ from typing import Any, assert_type
 
 from twisted.internet.defer import Deferred
 
+import uppercase.testing
 from uppercase import stream_transform, transform
 
 
@@ -109,3 +110,6 @@ class NoFinish:
 
 
 stream_transform(NoFinish)  # type: ignore[type-var]
+
+___ = uppercase.transfrom  # type: ignore[attr-defined]
+____ = uppercase.testing.conect  # type: ignore[attr-defined]
