@@ -100,6 +100,23 @@ def test_output_is_cut_and_the_program_goes_on() -> None:
     assert said == "x" * OUTPUT + "done"
 
 
+def test_a_program_that_may_not_be_killed_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sudo's, which runs as root."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    program = Program(["sleep", "20"], 1)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"is another user's; "):
+        patch.setattr("os.killpg", refuse)
+        patch.setattr(captive, "KILLED_WITHIN", 0.1)
+        program.interrupt()
+        with program:
+            pass
+    program.process.kill()
+    program.process.communicate()
+
+
 @pytest.fixture
 def port() -> int:
     with socket.socket() as probe:

@@ -165,9 +165,7 @@ class Program:
         try:
             self.process = subprocess.Popen(words, env=surroundings, process_group=0, **streams)
         except OSError:
-            with self._lock:
-                self._running.remove(self._mark)
-            self._files.close()
+            self._forget()
             raise
         if typed is not None:
             # In a thread: nobody has to read it.
@@ -178,14 +176,28 @@ class Program:
         with suppress(OSError, ValueError), cast(IO[bytes], self.process.stdin) as keyboard:
             keyboard.write(text)
 
+    def _forget(self) -> None:
+        with self._lock:
+            self._running.remove(self._mark)
+        self._files.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
         """Kill it, its group, and what has left the group."""
         # Invariant: the process is not reaped, or its group is empty: the number is still its own.
-        with suppress(ProcessLookupError, PermissionError):
+        try:
             os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except PermissionError as error:  # On macOS also where all of them have ended.
+            if self.wait(KILLED_WITHIN) is None:
+                self._forget()
+                raise UserError(
+                    f"cannot end process {self.process.pid}, as it is another user's; start all "
+                    "of it as that user, such as by sudo -u USER uppercase ..."
+                ) from error
         self.process.communicate()  # That is, wait and close what it would have read.
         deadline = time.monotonic() + KILLED_WITHIN
         dying: set[int] = set()
@@ -263,7 +275,7 @@ class Program:
         """End it at once, from another thread; its `with` block ends what is left."""
         # Invariant: it is not reaped, else `poll` says so: the number is still its own.
         if self.alive:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
 
