@@ -107,11 +107,11 @@ def test_a_program_that_may_not_be_killed_holds_nobody_up(monkeypatch: pytest.Mo
         raise PermissionError
 
     program = Program(["sleep", "20"], 1)
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"is another user's; "):
+    with monkeypatch.context() as patch:
         patch.setattr("os.killpg", refuse)
         patch.setattr(captive, "KILLED_WITHIN", 0.1)
         program.interrupt()
-        with program:
+        with pytest.raises(UserError, match=r"is another user's; start"), program:
             pass
     program.process.kill()
     program.process.communicate()
