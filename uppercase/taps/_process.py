@@ -70,6 +70,8 @@ class ProcessOptions(TableOptions, ABC):
             likely = f"{self.meant}={word}"
             if word.isdecimal():
                 likely = f"a port is given as --port={word}"
+            elif word.startswith(("–", "—")):  # As slides and word processors have it.
+                likely = f"type the hyphens of --{word.strip('–—')}"
             elif word.startswith("uppercase-"):
                 likely = "twistd uppercase serves several services at once"
             elif re.fullmatch(r"(\S*:)?[\d.*]+|localhost", word):
