@@ -251,6 +251,23 @@ def test_what_no_authority_helps_against_is_said_with_what_does(
     assert f"{likely}, or trust anybody with --insecure" in str(explain(raised.value, Target()))
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "likely"),
+    [
+        (20, "unable to get local issuer certificate", "name its authority with --ca FILE"),
+        (26, "unsuitable certificate purpose", "have it, or its authority's, made anew"),
+        # Of Python 3.13, of an authority as openssl makes one by default, even with --ca.
+        (92, "CA cert does not include key usage extension", "have it, or its authority's, made"),
+    ],
+)
+def test_an_authority_is_asked_for_only_where_one_is_missing(
+    code: int, message: str, likely: str
+) -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, message
+    assert f"({message}); {likely}" in str(explain(error, Target()))
+
+
 def test_an_address_that_answers_nothing_is_given_up_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
