@@ -295,6 +295,14 @@ def test_an_address_that_answers_nothing_leaves_time_for_the_next(
         assert 2 <= time.monotonic() - started < 4
 
 
+def test_a_server_that_closes_in_the_handshake_has_sent_nothing_that_was_cut() -> None:
+    with (
+        tcp_server(lambda connection, _: connection.recv(1 << 16)) as server,
+        pytest.raises(NetworkError, match="broke the connection off"),
+    ):
+        connect_tcp(Target(server.host, server.port, tls=TLS(verify=False)))
+
+
 def test_an_address_that_takes_no_datagrams_is_said_so() -> None:
     """Broadcast, of which a client has to say that it means it."""
     with pytest.raises(NetworkError, match=r"cannot reach UDP 255\.255\.255\.255:12000"):
