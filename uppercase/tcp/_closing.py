@@ -113,7 +113,8 @@ class IOrderlyTLSTransport(IStreamTransport):
 def ends_at_once(transport: ITransport) -> bool:
     """Whether a connection, once asked to end, ends within this turn."""
     # TLS hands on what the transport below it says, and may have to wait for a goodbye.
-    return getattr(transport, "ends_at_once", False) and not ISSLTransport.providedBy(transport)
+    tls = IOrderlyTLSTransport.providedBy(transport) or ISSLTransport.providedBy(transport)
+    return getattr(transport, "ends_at_once", False) and not tls
 
 
 def _half_closes(transport: ITransport) -> bool:

@@ -142,12 +142,14 @@ def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:
     """Read a PEM file."""
     try:
         with open(path, "rb") as file:
-            return load(file.read())
-    except OSError as error:
+            data = file.read()
+    except (OSError, ValueError) as error:  # the latter for a name with a zero in it
         raise BadValue(
-            f"cannot read the {what} file {path!r}: {error.strerror or error}; files are named by "
-            "privateKey= and certKey="
+            f"cannot read the {what} file {path!r}: {getattr(error, 'strerror', error)}; files are "
+            "named by privateKey= and certKey="
         ) from error
+    try:
+        return load(data)
     except TypeError as error:
         raise BadValue(
             f"the {what} in {path!r} is encrypted, which a service cannot use; decrypt it with: "
@@ -191,11 +193,6 @@ class TLSProtocol(ConnectionStage):
         super().makeConnection(transport)
         if (lab := self.factory.served.lab) is not None:
             self._began += lab.accept_delay  # Until then nothing is read.
-
-    @property
-    def ends_at_once(self) -> bool:
-        """False, whatever the transport below says: a goodbye may have to wait for its turn."""
-        return False
 
     def dataReceived(self, data: bytes) -> None:
         """Take what came from below, and deliver its content as one."""
