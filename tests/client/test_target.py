@@ -64,6 +64,11 @@ def test_a_port_that_is_none_does_not_stand_for_another(port: Any) -> None:
         Target(port=port)
 
 
+def test_a_datagram_is_not_sent_in_the_clear_where_tls_was_asked_for() -> None:
+    with pytest.raises(BadValue, match=r"got TLS for UDP 127\.0\.0\.1:12000.*; TLS needs TCP"):
+        Target(udp=True, tls=TLS())
+
+
 def test_the_environment_gives_the_defaults() -> None:
     environment = {"UPPERCASE_HOST": "example.org", "UPPERCASE_PORT": "7"}
     assert parse_target(None, environment=environment) == Target("example.org", 7)

@@ -74,6 +74,8 @@ class Target:
             raise BadValue(
                 f"got port {self.port!r}; a whole number from 1 to {MAX_PORT} is accepted"
             )
+        if self.udp and self.tls is not None:
+            raise BadValue(f"got TLS for {self}, which would be sent in the clear; TLS needs TCP")
 
     @property
     def place(self) -> str:
