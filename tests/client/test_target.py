@@ -301,8 +301,11 @@ def test_an_address_that_answers_nothing_leaves_time_for_the_next(
 
 
 def test_a_server_that_closes_in_the_handshake_has_sent_nothing_that_was_cut() -> None:
+    def close(connection: socket.socket, _: object) -> None:
+        connection.recv(1 << 16)
+
     with (
-        tcp_server(lambda connection, _: connection.recv(1 << 16)) as server,
+        tcp_server(close) as server,
         pytest.raises(NetworkError, match="broke the connection off"),
     ):
         connect_tcp(Target(server.host, server.port, tls=TLS(verify=False)))

@@ -117,12 +117,6 @@ def ends_at_once(transport: ITransport) -> bool:
     return getattr(transport, "ends_at_once", False) and not tls
 
 
-def _half_closes(transport: ITransport) -> bool:
-    return IOrderlyTLSTransport.providedBy(transport) or (
-        IHalfCloseableDescriptor.providedBy(transport) and not ISSLTransport.providedBy(transport)
-    )
-
-
 class IUnidentified(Interface):
     """A transport whose `getPeer` gives the client's address only after `identified` was called.
 
@@ -299,7 +293,8 @@ class EndingProtocol(Protocol):
         if linger or not ends_at_once(transport):
             self._mark, self._taken_at = progress_mark(transport), self._clock.seconds()
             self._factory.look_after(self)
-        if linger and _half_closes(transport):
+        half_closes = IHalfCloseableDescriptor.providedBy(transport)
+        if linger and half_closes and not ISSLTransport.providedBy(transport):
             # Invariant: input is read to its end, and thrown away. Closing the socket while the
             # kernel holds some would reset the connection, and destroy replies on their way.
             transport.resumeProducing()

@@ -197,7 +197,10 @@ class TLSProtocol(ConnectionStage):
     def dataReceived(self, data: bytes) -> None:
         """Take what came from below, and deliver its content as one."""
         if self.input_ended:
-            self._throw_away(len(data))
+            # What comes after the end of TLS is thrown away; a flood of it is cut off.
+            self._thrown_away += len(data)
+            if self._thrown_away > LINGER:
+                self.abortConnection()
             return
         layer, text = self._layer, list[bytes]()
         agreed, began = layer.agreed, monotonic()
@@ -316,12 +319,6 @@ class TLSProtocol(ConnectionStage):
             did = "it gave up" if " alert " in why else "what it sent is not TLS as we do it"
             outcome, words = Outcome.HANDSHAKE, f"no TLS: {did} ({why})"
         self.wrappedProtocol.break_off(outcome, words)
-
-    def _throw_away(self, size: int) -> None:
-        """Count bytes that came after the end of TLS; a flood of them is cut off."""
-        self._thrown_away += size
-        if self._thrown_away > LINGER:
-            self.abortConnection()
 
     def _ended_early(self) -> None:
         """Note an end within the handshake that we did not bring about.
