@@ -57,7 +57,7 @@ _OUR_CERTIFICATE: Final = re.compile(
 
 _DISTRUST: Final = (
     "it does not accept our certificate; have it trust who signed that, "
-    "and look at its dates and names"
+    "and look at its chain, dates and names"
 )
 
 _log: Final = Logger("uppercase")
