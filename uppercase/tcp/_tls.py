@@ -35,11 +35,9 @@ from uppercase.tcp.factory import ConnectionStage, StageFactory, TransformFactor
 
 T = TypeVar("T")
 
-_SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2); all suites of
-TLS 1.3 have both."""
-
-_SUITES_WITH_DH: Final = _SUITES + ":DHE+AESGCM:DHE+CHACHA20"
+TLS 1.3 have both. OpenSSL agrees on those with DHE only if it is given parameters."""
 
 _READS: Final = KIB, 4 * KIB, 64 * KIB
 """How much is read at once: the least, at first, and the most. 64 KiB of data cost a third of a
@@ -105,7 +103,7 @@ def server_context(
     # and most hold their request back that long.
     context.num_tickets = 1
     try:
-        context.set_ciphers(_SUITES if dh_parameters is None else _SUITES_WITH_DH)
+        context.set_ciphers(_SUITES)
         if dh_parameters is not None:
             load_dh = context.load_dh_params
             _load(dh_parameters, "Diffie-Hellman parameters", lambda _: load_dh(dh_parameters))
