@@ -22,6 +22,7 @@ from tests.drawing import CHARACTER
 from uppercase.client.target import (
     TLS,
     Target,
+    _make_once,
     connect_udp,
     explain,
     parse_target,
@@ -375,6 +376,16 @@ def test_a_file_for_keys_that_cannot_be_written_is_named(
     verify: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python writes them for Wireshark, which a class reads TLS with."""
+    _make_once.cache_clear()
     monkeypatch.setenv("SSLKEYLOGFILE", f"{tmp_path}/missing/keys")
     with pytest.raises(UserError, match=r"^cannot write SSLKEYLOGFILE=\S+/missing/keys: No such"):
         TLS(verify=verify).context()
+
+
+def test_the_systems_authorities_are_read_once_and_a_file_of_them_each_time(tmp_path: Path) -> None:
+    """The former takes 30 ms for each connection; the latter may be another by now."""
+    assert TLS().context() is TLS().context()
+    assert TLS().context() is not (trusting := TLS(verify=False).context())
+    assert trusting is TLS(verify=False).context()
+    ca = str(make_certificate(tmp_path).path)
+    assert TLS(ca=ca).context() is not TLS(ca=ca).context()

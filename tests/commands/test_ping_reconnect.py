@@ -23,6 +23,7 @@ from tests.client.servers import (
 from tests.commands.certificates import make_certificate
 from tests.commands.command import Outcome, run
 from tests.system.test_lecture import free_port, lecture_server
+from uppercase.client.network import open_connection
 from uppercase.commands.ping._tracker import Probes, Tracker, Verdict
 
 INTERVAL = "300ms"
@@ -225,6 +226,20 @@ def test_connections_that_get_no_reply_do_not_pile_up(monkeypatch: pytest.Monkey
     assert (found["received"], found["lost"], found["connections"]) == (1, 7, 8)
     assert 1 <= seen[-1] <= 5
     assert given_up[:2] == [2, 3], "the oldest first"
+
+
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probes after that go to the address that it led to."""
+    asked: list[str | None] = []
+
+    def note(*arguments: Any) -> Any:
+        asked.extend(peer.host if peer else None for peer in arguments[3:])
+        return open_connection(*arguments)
+
+    monkeypatch.setattr("uppercase.commands.ping._run.open_connection", note)
+    with tcp_server(one_reply) as server:
+        assert ping("-c", "3", f"localhost:{server.port}").status == 0
+    assert asked == ["127.0.0.1", "127.0.0.1"]
 
 
 def test_the_time_that_connecting_takes_is_no_part_of_the_round_trip() -> None:

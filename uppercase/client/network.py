@@ -11,7 +11,7 @@ import ssl
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet import endpoints, interfaces
@@ -292,11 +292,6 @@ def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
     if isIPAddress(target.host) or isIPv6Address(target.host):
         return succeed(look_up(target))
     return deferToThreadPool(reactor, reactor.getThreadPool(), look_up, target)
-
-
-def at_peer(target: Target, address: Any) -> Target:
-    """Return the target by the address that its connection has led to."""
-    return target if target.unix is not None else replace(target, host=address.host)
 
 
 def explain_loss(server: Target, error: BaseException | None) -> NetworkError | UserError:

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from uppercase.core.values import allow_fragments, host_address, parse_port, printable_address
@@ -33,6 +34,10 @@ class TLS:
 
     def context(self) -> ssl.SSLContext:
         """Return what makes such connections, or raise `UserError` if the file cannot be used."""
+        # To read the system's takes 30 ms, in which a reactor does nothing else: once is enough.
+        return _make_once(self) if self.ca is None else self._make()
+
+    def _make(self) -> ssl.SSLContext:
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except OSError as error:
@@ -51,6 +56,9 @@ class TLS:
         # A server that wants new keys within TLS 1.2 could stop us while we send.
         context.options |= ssl.OP_NO_RENEGOTIATION
         return context
+
+
+_make_once = cache(TLS._make)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +236,6 @@ def explain(
     """Return the sentence for what a socket raised."""
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        reason = os.strerror(error.errno)
         return UserError(
             f"cannot open a socket: {reason}; `ulimit -n` shows how many files may be open"
         )
