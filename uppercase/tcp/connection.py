@@ -297,7 +297,10 @@ class TransformProtocol(EndingProtocol):
 
         TLS transports call this once they have delivered all that one read gave them.
         """
-        if self._state is states.DRAINING and self._taken() >= self._drain_at:
+        if self._state is states.SERVING:
+            # A slow peer is not silent while a record comes, of which we are given nothing yet.
+            self._active_at = self._seconds()
+        elif self._state is states.DRAINING and self._taken() >= self._drain_at:
             self._conversation.stop()
             self.pump()
 

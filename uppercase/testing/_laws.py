@@ -13,11 +13,17 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, ClassVar, Final
 
-from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from uppercase.awaiting import is_in_reactor
-from uppercase.errors import WrongResult
+from uppercase.errors import WrongResult, install
+
+try:
+    from hypothesis import strategies as st
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"the contract kit needs hypothesis; install it with: {install('testing')}"
+    ) from error
 from uppercase.limits import MAX_OUTPUT
 from uppercase.testing._examination import (
     CUTS,
