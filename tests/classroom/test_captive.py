@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from itertools import chain, count, repeat
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -56,7 +58,28 @@ def test_processes_are_limited() -> None:
     assert status == 0
     assert soft == hard
     least = captive.TASKS + captive.TASKS_A_CORE * (os.cpu_count() or 1)
-    assert least < soft < least + len(list(Path("/proc").glob("[0-9]*/task/*"))) + 500
+    assert least < soft < least + 2 * len(list(Path("/proc").glob("[0-9]*/task/*"))) + 500
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_what_the_user_runs_outside_of_a_container_leaves_a_program_its_own() -> None:
+    """The system counts it too, and `/proc` does not show it."""
+    code = """
+        import os, resource, signal, sys, threading, warnings
+        os.setuid(54321)
+        for _ in range(200):
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+        launch, *sys.argv[1:] = sys.argv[1:]
+        exec(launch)
+        """
+    words = [sys.executable, "-c", dedent(code), captive._LAUNCH]
+    command = [*words, "100", "RLIMIT_CORE=0", "cat", "/proc/self/limits"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    line = next(each for each in ran.stdout.splitlines() if each.startswith("Max processes"))
+    soft, hard = map(int, line.split()[2:4])
+    assert soft == hard
+    assert 300 <= soft <= 2 * 200 + 100 + 64
 
 
 def test_eight_java_programs_fit() -> None:
@@ -75,6 +98,23 @@ def test_output_is_cut_and_the_program_goes_on() -> None:
     status, said = ran(code)
     assert status == 0
     assert said == "x" * OUTPUT + "done"
+
+
+def test_a_program_that_may_not_be_killed_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sudo's, which runs as root."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    program = Program(["sleep", "20"], 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.killpg", refuse)
+        patch.setattr(captive, "KILLED_WITHIN", 0.1)
+        program.interrupt()
+        with pytest.raises(UserError, match=r"is another user's; start"), program:
+            pass
+    program.process.kill()
+    program.process.communicate()
 
 
 @pytest.fixture

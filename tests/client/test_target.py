@@ -66,6 +66,11 @@ def test_a_port_that_is_none_does_not_stand_for_another(port: Any) -> None:
         Target(port=port)
 
 
+def test_a_datagram_is_not_sent_in_the_clear_where_tls_was_asked_for() -> None:
+    with pytest.raises(BadValue, match=r"got TLS for UDP 127\.0\.0\.1:12000.*; TLS needs TCP"):
+        Target(udp=True, tls=TLS())
+
+
 def test_the_environment_gives_the_defaults() -> None:
     environment = {"UPPERCASE_HOST": "example.org", "UPPERCASE_PORT": "7"}
     assert parse_target(None, environment=environment) == Target("example.org", 7)
@@ -253,6 +258,23 @@ def test_what_no_authority_helps_against_is_said_with_what_does(
     assert f"{likely}, or trust anybody with --insecure" in str(explain(raised.value, Target()))
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "likely"),
+    [
+        (20, "unable to get local issuer certificate", "name its authority with --ca FILE"),
+        (26, "unsuitable certificate purpose", "have it, or its authority's, made anew"),
+        # Of Python 3.13, of an authority as openssl makes one by default, even with --ca.
+        (92, "CA cert does not include key usage extension", "have it, or its authority's, made"),
+    ],
+)
+def test_an_authority_is_asked_for_only_where_one_is_missing(
+    code: int, message: str, likely: str
+) -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, message
+    assert f"({message}); {likely}" in str(explain(error, Target()))
+
+
 def test_an_address_that_answers_nothing_is_given_up_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -278,6 +300,17 @@ def test_an_address_that_answers_nothing_leaves_time_for_the_next(
             assert connection.getpeername() == (server.host, server.port)
             connection.close()
         assert 2 <= time.monotonic() - started < 4
+
+
+def test_a_server_that_closes_in_the_handshake_has_sent_nothing_that_was_cut() -> None:
+    def close(connection: socket.socket, _: object) -> None:
+        connection.recv(1 << 16)
+
+    with (
+        tcp_server(close) as server,
+        pytest.raises(NetworkError, match="broke the connection off"),
+    ):
+        connect_tcp(Target(server.host, server.port, tls=TLS(verify=False)))
 
 
 def test_an_address_that_takes_no_datagrams_is_said_so() -> None:

@@ -47,7 +47,8 @@ def test_a_missing_or_wrong_file_is_named(certificate: Certificate, tmp_path: Pa
         f"privateKey={secret}:certKey={cert}": "is encrypted, which a service cannot use",
         f"privateKey={key}:certKey={cert}:extraCertChain={missing}": "cannot read the certificate",
         f"privateKey={key}:certKey={cert}:dhParameters={missing}": "cannot read the Diffie-Hellman",
-        f"privateKey={key}:certKey={cert}:dhParameters={cert}": f"parameters file '{cert}': [PEM",
+        f"privateKey={key}:certKey={cert}:dhParameters={cert}": f"'{cert}' holds no Diffie-Hellman",
+        f"privateKey={key}\0:certKey={cert}": "cannot read the private key file",
         f"privateKey={key}:certKey={strange}": f"the file '{strange}' holds no usable certificate",
     }.items():
         assert sentence in said(f"--listen=tls:0:{arguments}")

@@ -61,19 +61,32 @@ _BECOME_REAPER: Final = 36  # linux/prctl.h
 
 _LAUNCH: Final = (
     "import os,resource,signal,sys\n"
-    "for pair in sys.argv[1].split(','):\n"
-    " name,_,value=pair.partition('=')\n"
+    "for kind in signal.SIGCHLD,signal.SIGPIPE,signal.SIGXFSZ: signal.signal(kind,signal.SIG_DFL)\n"
+    "def limit(name,value,last=True):\n"
     " kind=getattr(resource,name,None)\n"
     " if kind is not None:\n"
     "  hard=resource.getrlimit(kind)[1]\n"
-    "  value=int(value) if hard<0 else min(int(value),hard)\n"
-    "  resource.setrlimit(kind,(value,value))\n"
-    "for kind in signal.SIGPIPE,signal.SIGXFSZ: signal.signal(kind,signal.SIG_DFL)\n"
-    "try: os.execvp(sys.argv[2],sys.argv[2:])\n"
-    "except OSError as error: sys.exit(f'cannot run {sys.argv[2]}: {error.strerror}')\n"
+    "  value=value if hard<0 else min(value,hard)\n"
+    "  resource.setrlimit(kind,(value,value if last else hard))\n"
+    "tasks=32\n"
+    "while tasks<1<<20:\n"
+    " tasks*=2\n"
+    " limit('RLIMIT_NPROC',tasks,False)\n"
+    " try: pid=os.fork()\n"
+    " except OSError: continue\n"
+    " if not pid: os._exit(0)\n"
+    " os.waitpid(pid,0)\n"
+    " break\n"
+    "limit('RLIMIT_NPROC',tasks+int(sys.argv[1]))\n"
+    "for pair in sys.argv[2].split(','):\n"
+    " name,_,value=pair.partition('=')\n"
+    " limit(name,int(value))\n"
+    "try: os.execvp(sys.argv[3],sys.argv[3:])\n"
+    "except OSError as error: sys.exit(f'cannot run {sys.argv[3]}: {error.strerror}')\n"
 )
 """Sets the limits in the new process: Python can run nothing of its own safely between fork and
-exec where there are threads. What Python ignores is not ignored by what it becomes."""
+exec where there are threads. What Python ignores is not ignored by what it becomes. How many
+processes and threads the user has is tried out, as in a container nobody sees those outside."""
 
 _WHERE: Final = re.compile(
     r"\s(?! *what)|#\d|[\w/]+\.\S*\(.*\)$|[Ss]tack (back)?trace|CallStack|goroutine |created by |"
@@ -121,10 +134,9 @@ class Program:
         self._files = ExitStack()
         streams: dict[str, Any] = {}
         if limits is not None:
-            most = _count_tasks() + TASKS + TASKS_A_CORE * (os.cpu_count() or 1)
-            limits = {"RLIMIT_NPROC": most, **limits}
+            tasks = str(TASKS + TASKS_A_CORE * (os.cpu_count() or 1))
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
-            words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
+            words = [sys.executable, "-ISc", _LAUNCH, tasks, pairs, *words]
             files = (TemporaryFile() for _ in range(2))  # noqa: SIM115  (closed at the end)
             out, err = self._said = [*map(self._files.enter_context, files)]
             # No file: asyncio, and others that epoll wakes, wait for pipes and terminals only. And
@@ -153,9 +165,7 @@ class Program:
         try:
             self.process = subprocess.Popen(words, env=surroundings, process_group=0, **streams)
         except OSError:
-            with self._lock:
-                self._running.remove(self._mark)
-            self._files.close()
+            self._forget()
             raise
         if typed is not None:
             # In a thread: nobody has to read it.
@@ -166,14 +176,28 @@ class Program:
         with suppress(OSError, ValueError), cast(IO[bytes], self.process.stdin) as keyboard:
             keyboard.write(text)
 
+    def _forget(self) -> None:
+        with self._lock:
+            self._running.remove(self._mark)
+        self._files.close()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
         """Kill it, its group, and what has left the group."""
         # Invariant: the process is not reaped, or its group is empty: the number is still its own.
-        with suppress(ProcessLookupError, PermissionError):
+        try:
             os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except PermissionError as error:  # On macOS also where all of them have ended.
+            if self.wait(KILLED_WITHIN) is None:
+                self._forget()
+                raise UserError(
+                    f"cannot end process {self.process.pid}, as it is another user's; start all "
+                    "of it as that user, such as by sudo -u USER uppercase ..."
+                ) from error
         self.process.communicate()  # That is, wait and close what it would have read.
         deadline = time.monotonic() + KILLED_WITHIN
         dying: set[int] = set()
@@ -251,7 +275,7 @@ class Program:
         """End it at once, from another thread; its `with` block ends what is left."""
         # Invariant: it is not reaped, else `poll` says so: the number is still its own.
         if self.alive:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
 
@@ -289,13 +313,6 @@ def _unreaped(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG) == (0, 0)
     except ChildProcessError:
         return False
-
-
-def _count_tasks() -> int:
-    """Return how many processes and threads this user has (Linux; elsewhere a guess)."""
-    texts = (text for _, text in _processes("status"))
-    found = (re.search(rb"\nUid:\t(\d+)(?s:.*)\nThreads:\t(\d+)", text) for text in texts)
-    return sum(int(each[2]) for each in found if each and int(each[1]) == os.getuid()) or 1000
 
 
 def listens(port: int, kind: str) -> bool:

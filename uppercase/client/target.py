@@ -74,6 +74,8 @@ class Target:
             raise BadValue(
                 f"got port {self.port!r}; a whole number from 1 to {MAX_PORT} is accepted"
             )
+        if self.udp and self.tls is not None:
+            raise BadValue(f"got TLS for {self}, which would be sent in the clear; TLS needs TCP")
 
     @property
     def place(self) -> str:
@@ -209,11 +211,12 @@ def reachable(target: Target) -> list[Address]:
 
 
 _LIKELY: Final = {
+    **dict.fromkeys((2, 18, 19, 20, 21), "name its authority with --ca FILE"),
     9: "set this machine's clock",
     10: "have it renewed, or set this machine's clock",
     **dict.fromkeys((62, 64), "reach it by a name of its certificate"),
 }
-"""What helps against those of OpenSSL's errors (x509_vfy.h) that no authority cures."""
+"""What helps against OpenSSL's errors (x509_vfy.h); the others are faults of certificates."""
 
 
 _DOUBT: Final = "; is the address right, and no firewall between?"
@@ -234,7 +237,7 @@ def explain(
             f"nothing listens on {target}; start the server first: {_server_command(target)}"
         )
     if isinstance(error, ssl.SSLCertVerificationError):
-        likely = _LIKELY.get(error.verify_code, "name its authority with --ca FILE")
+        likely = _LIKELY.get(error.verify_code, "have it, or its authority's, made anew")
         text = (
             f"{target} showed a certificate that is not trusted ({error.verify_message}); "
             f"{likely}, or trust anybody with --insecure"

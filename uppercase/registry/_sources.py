@@ -35,6 +35,7 @@ from uppercase.registry._found import (
     current_directory,
     fault_of_plugin,
     from_exception,
+    searched_directory,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Scan:
         self.transforms: list[Found] = []
         self.problems: list[Problem] = []
         self._by_name: Any = lambda candidate, default: default
-        with current_directory() as here, _beside(here):
+        with _beside():
             self._scan_drop_ins(thorough)
         self._scan_entry_points()
 
@@ -255,12 +256,15 @@ def drop_ins_of_twisted() -> set[str]:
 
 
 @contextmanager
-def _beside(here: str | None) -> Iterator[None]:
-    """Make `./twisted/plugins` one of Twisted's folders, unless it is one or is a real package."""
-    folder = os.path.join(here or "", *_PACKAGE.split("."))
+def _beside() -> Iterator[None]:
+    """Make `./twisted/plugins` one of Twisted's folders, unless it is one or is a real package.
+
+    Where there is none, nothing of the current folder is imported: its `queue.py` is not Python's.
+    """
+    folder = os.path.join(searched_directory() or os.devnull, *_PACKAGE.split("."))
     path: list[str] = twisted.plugins.__path__
     if (
-        here is None
+        not os.path.isdir(folder)
         or os.path.exists(os.path.join(folder, "__init__.py"))
         or os.path.realpath(folder) in map(os.path.realpath, path)
     ):
@@ -268,7 +272,8 @@ def _beside(here: str | None) -> Iterator[None]:
         return
     path.append(folder)
     try:
-        yield
+        with current_directory():
+            yield
     finally:
         path.remove(folder)
 
