@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import certificates
+from tests.client.in_reactor import in_reactor
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
 from tests.commands.certificates import make_certificate
 from tests.drawing import CHARACTER
+from uppercase.client import ask
 from uppercase.client.target import (
     TLS,
     Target,
@@ -321,6 +323,23 @@ def test_an_address_that_takes_no_datagrams_is_said_so() -> None:
 def test_a_unix_socket_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="nothing listens on UNIX socket"):
         connect_tcp(Target(unix=str(tmp_path / "socket")))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others wait for the queue, or refuse")
+@in_reactor
+async def test_a_unix_socket_whose_queue_is_full_is_said_so(tmp_path: Path) -> None:
+    """As bench connects, and as all others do."""
+    path = str(tmp_path / "socket")
+    target = Target(unix=path)
+    said = "Resource temporarily unavailable; too many clients wait there already"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
+        listener.bind(path)
+        listener.listen(0)
+        filler.connect(path)
+        with pytest.raises(NetworkError, match=said):
+            connect_tcp(target)
+        with pytest.raises(NetworkError, match=said):
+            await ask(target, b"hello")
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".org", "ex..org"])

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -207,6 +208,29 @@ def test_connecting_holds_up_neither_the_schedule_nor_the_end() -> None:
     found = summary(outcome)
     assert (outcome.status, found["transmitted"], found["lost"], found["error"]) == (1, 6, 5, None)
     assert found["elapsed_ms"] < 3000, "one after the other they would take 5 time-outs of ours"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others wait for the queue, or refuse")
+def test_a_unix_socket_whose_queue_is_full_costs_the_probe_alone(tmp_path: Path) -> None:
+    """There the system refuses at once; the server takes no more than one in this test."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
+        listener.bind(path)
+        listener.listen(0)
+
+        def answer_one_and_fill_the_queue() -> None:
+            connection, _ = listener.accept()
+            data = connection.recv(1024)
+            filler.connect(path)
+            with connection:
+                connection.sendall(data.upper())
+
+        server = threading.Thread(target=answer_one_and_fill_the_queue)
+        server.start()
+        outcome = ping("-c", "3", "-W", "400ms", "--json", "--unix", path)
+        server.join()
+    found = summary(outcome)
+    assert (outcome.status, found["transmitted"], found["lost"], found["error"]) == (1, 3, 2, None)
 
 
 def test_connections_that_get_no_reply_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:

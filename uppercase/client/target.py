@@ -269,6 +269,8 @@ def _likely_cause(error: OSError, target: Target) -> str:
     """Return what may be the cause where an address cannot be reached, which systems do not say."""
     if target.host.lower().startswith("fe80:") and "%" not in target.host:
         return f"; a link-local address needs its interface, as in {target.host}%eth0"
+    if target.unix is not None and error.errno == errno.EAGAIN:
+        return "; too many clients wait there already"
     # A firewall's ICMP becomes one of these.
     refused = target.unix is None and error.errno in (errno.EHOSTUNREACH, errno.EACCES)
     return _DOUBT if refused else ""

@@ -251,7 +251,7 @@ class StreamRun(ProbeRun):
         except CancelledError:
             pass
         except (NetworkError, UserError) as error:
-            number = getattr(error.__cause__, "osError", None)
+            number = getattr(error.__cause__, "errno", None)
             if isinstance(error, NoReply) or number in (errno.ECONNRESET, errno.EAGAIN):
                 return  # A busy server's word, about this connection only: the probe is lost.
             # That is the end (the system gives no more sockets, say); what has come is shown first.
