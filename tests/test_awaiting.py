@@ -86,7 +86,7 @@ def test_a_deferred_is_cancelled_with_what_awaits_it() -> None:
 
     async def program() -> None:
         started = start(waits())
-        started.addErrback(lambda failure: ends.append(failure.type.__name__))
+        cast(Any, started).addErrback(lambda failure: ends.append(failure.type.__name__))
         await asyncio.sleep(0)
         started.cancel()
         await cancelled_have_ended().asFuture(asyncio.get_running_loop())
