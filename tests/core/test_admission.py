@@ -48,6 +48,8 @@ def test_under_pressure_an_address_with_most_connections_gets_no_more() -> None:
     others = [service.connect(f"198.51.100.{number}") for number in range(21)]
     assert [wire.state() for wire in others] == ["open"] * 20 + ["aborted"]
     assert refusals(service)[-1] is RefusalReason.FULL
+    assert service.connect("192.0.2.1").state() == "aborted"
+    assert refusals(service)[-1] is RefusalReason.FULL, "there is no rest for others"
 
 
 def test_a_refusal_is_an_abort_and_leaves_no_timer() -> None:

@@ -370,6 +370,18 @@ def test_an_option_of_other_programs_is_said_in_ours(option: str, here: str) -> 
         tcp.Options().parseOptions([option])
 
 
+def test_a_transform_whose_help_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(usage.UsageError, match="no transform named 'ceasar'; did you mean"):
+        tcp.Options().parseOptions(["--help-transform=ceasar"])
+
+
+@pytest.mark.parametrize("option", ["seed=7", "per-client"])
+def test_what_is_about_a_lab_needs_one(option: str) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(usage.UsageError, match=f"got --{name} without a lab; give it something"):
+        udp.Options().parseOptions([f"--{option}"])
+
+
 def test_an_unknown_option_gets_a_suggestion() -> None:
     with pytest.raises(
         usage.UsageError, match="no option named --framnig; did you mean '--framing'"

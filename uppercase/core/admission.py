@@ -106,14 +106,14 @@ class Admission:
                 f"{client} has {of_client} connections (--max-per-address)",
             )
         pressing = total >= _PRESSURE_TOTAL * most and of_client > _PRESSURE_SHARE * most
-        if pressing and not self._evict(lambda connection: connection.client == client):
+        if total >= most and not self._evict(lambda each: not pressing or each.client == client):
+            return (RefusalReason.FULL, f"all {most} connections are taken (--max-connections)")
+        if pressing and total < most and not self._evict(lambda each: each.client == client):
             return (
                 RefusalReason.PRESSURE,
                 f"{client} alone has {of_client} of {most} connections, and the rest is for "
                 "others (--max-connections)",
             )
-        if not pressing and total >= most and not self._evict(lambda _: True):
-            return (RefusalReason.FULL, f"all {most} connections are taken (--max-connections)")
         return None
 
     def _evict(self, suits: Callable[[Evictable], bool]) -> bool:
