@@ -222,11 +222,29 @@ def test_a_pid_file_has_an_owner_only_while_its_process_runs(
     monkeypatch.setattr(os, "kill", mock.Mock(side_effect=error))
     if whose is None:
         check_places({"pidfile": str(path)})
-        # twistd would take it for another one.
-        assert path.exists() is (content != "ours")
+        # twistd would take ours for another one.
+        assert path.exists() is (content not in ("7", "ours"))
     else:
         with pytest.raises(UserError, match=f"number {whose} has it; remove it if that is none"):
             check_places({"pidfile": str(path)})
+
+
+def test_a_stale_pid_file_that_may_not_be_removed_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of another user in /tmp, who lets everybody write his files; twistd has a traceback."""
+    path = tmp_path / "twistd.pid"
+    path.write_text("7")
+    monkeypatch.setattr(os, "kill", mock.Mock(side_effect=ProcessLookupError))
+    monkeypatch.setattr(os, "remove", mock.Mock(side_effect=PermissionError))
+    with pytest.raises(UserError, match=r"cannot write the pid file \S+ \(.*; name another"):
+        check_places({"pidfile": str(path)})
+
+
+def test_a_pid_file_that_is_no_file_is_not_read() -> None:
+    """A pipe, which somebody may have put into /tmp, would be waited for."""
+    with pytest.raises(UserError, match=r"cannot write the pid file /dev/null \(it is no file\)"):
+        check_places({"pidfile": "/dev/null"})
 
 
 def test_a_pid_file_that_another_user_has_left_is_a_sentence(
