@@ -6,6 +6,7 @@ import resource
 import socket
 import ssl
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +33,7 @@ from uppercase.client.target import (
     resolve,
 )
 from uppercase.commands.bench._plan import connect
-from uppercase.errors import BadValue, NetworkError, UserError
+from uppercase.errors import BadValue, NetworkError, NoReply, UserError
 
 
 def connect_tcp(target: Target) -> socket.socket:
@@ -285,6 +286,22 @@ def test_an_address_that_answers_nothing_is_given_up_in_time(
         pytest.raises(NetworkError, match=r"did not answer within 0\.3 s"),
     ):
         connect_tcp(Target(port=server.port))
+
+
+def test_a_server_that_is_silent_in_the_handshake_may_not_speak_tls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has let us in: the address is right, and no firewall is between."""
+    monkeypatch.setattr("uppercase.commands.bench._plan.CONNECT_TIMEOUT", 0.3)
+    over = threading.Event()
+
+    def say_nothing(_: object, __: object) -> None:
+        over.wait(30)
+
+    with tcp_server(say_nothing) as server:
+        with pytest.raises(NoReply, match=r"did not answer within 0\.3 s; does it speak TLS\?"):
+            connect_tcp(Target(server.host, server.port, tls=TLS(verify=False)))
+        over.set()
 
 
 def test_an_address_that_answers_nothing_leaves_time_for_the_next(

@@ -29,7 +29,7 @@ from zope.interface import implementer
 from uppercase.client.target import Address, Target, explain, reachable, resolve
 from uppercase.core.tls import TLSLayer
 from uppercase.core.values import family_of
-from uppercase.errors import NetworkError, NoReply, UserError
+from uppercase.errors import NetworkError, UserError
 from uppercase.limits import CONNECT_TIMEOUT, UDP_READ_SIZE
 
 
@@ -269,8 +269,7 @@ async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> Non
         raise
     except Silence as error:
         tls.abortConnection()
-        doubt = f"did not answer within {CONNECT_TIMEOUT:g} s; does it speak TLS?"
-        raise NoReply(f"{server} {doubt}") from error
+        raise explain(TimeoutError("handshake"), server, CONNECT_TIMEOUT) from error
     except Exception as error:
         # Nothing was sent that could have been cut short.
         lost = error if isinstance(error, ssl.SSLError) else ConnectionResetError()

@@ -255,7 +255,9 @@ def explain(
         text = f"{target} does not speak TLS as we do ({error.reason or reason})"
     elif isinstance(error, TimeoutError):
         waited = "" if timeout is None else f" within {timeout:g} s"
-        return NoReply(f"{target} did not answer{waited}{_DOUBT}")
+        # In the words of Python's `ssl`.
+        doubt = "; does it speak TLS?" if "handshake" in str(error) else _DOUBT
+        return NoReply(f"{target} did not answer{waited}{doubt}")
     elif isinstance(error, socket.gaierror | UnicodeError):
         text = f"cannot resolve the name {target.host!r}: {reason}"
     elif isinstance(error, ConnectionError):

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, ITransport
 from twisted.internet.protocol import connectionDone
@@ -32,8 +32,6 @@ from uppercase.errors import BadValue, install
 from uppercase.limits import KIB
 from uppercase.tcp._closing import LINGER, IOrderlyTLSTransport
 from uppercase.tcp.factory import ConnectionStage, StageFactory, TransformFactory
-
-T = TypeVar("T")
 
 _SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2); all suites of
@@ -86,7 +84,7 @@ def server_context(
         raise BadValue(
             f"TLS needs cryptography ({error}); install it with: {install('tls')}"
         ) from error
-    key: Any = _load(private_key, "private key", lambda data: load_pem_private_key(data, None))
+    key = _load(private_key, "private key", lambda data: load_pem_private_key(data, None))
     chain = [cert_key, *([] if extra_chain is None else [extra_chain])]
     (leaf, *_), *_ = [_load(path, "certificate", load_pem_x509_certificates) for path in chain]
     if _load(cert_key, "usable certificate", lambda _: leaf.public_key()) != key.public_key():
@@ -136,7 +134,7 @@ def _warn_of_dates(certificate: Any, path: str) -> None:
         )
 
 
-def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:
+def _load(path: str, what: str, load: Callable[[bytes], Any]) -> Any:
     """Read a PEM file."""
     try:
         with open(path, "rb") as file:
