@@ -100,6 +100,27 @@ def test_output_is_cut_and_the_program_goes_on() -> None:
     assert said == "x" * OUTPUT + "done"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_nothing_is_left_of_a_program_that_root_starts_as_another_user() -> None:
+    sleeper = f"sleep 6{os.getpid()}"
+    wanted = [
+        "runuser",
+        "-u",
+        "nobody",
+        "--",
+        "sh",
+        "-c",
+        f"setsid {sleeper} & echo begun; {sleeper}",
+    ]
+    with Program(wanted, 1) as program:
+        deadline = time.monotonic() + WITHIN
+        while "begun" not in program.output() and program.alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert program.output() == "begun\n", program.output(2)
+    lines = [line for _, line in captive._processes("cmdline")]
+    assert sleeper.replace(" ", "\0").encode() + b"\0" not in lines
+
+
 def test_a_program_that_may_not_be_killed_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """As sudo's, which runs as root."""
 

@@ -68,9 +68,7 @@ _LAUNCH: Final = (
     "  hard=resource.getrlimit(kind)[1]\n"
     "  value=value if hard<0 else min(value,hard)\n"
     "  resource.setrlimit(kind,(value,value if last else hard))\n"
-    "tasks=32\n"
-    "while tasks<1<<20:\n"
-    " tasks*=2\n"
+    "for tasks in (2**n for n in range(6,21)):\n"
     " limit('RLIMIT_NPROC',tasks,False)\n"
     " try: pid=os.fork()\n"
     " except OSError: continue\n"
@@ -131,14 +129,14 @@ class Program:
         limits: Mapping[str, int] | None = LIMITS,
     ) -> None:
         words = [word.replace("{host}", HOST).replace("{port}", str(port)) for word in command]
-        self._files = ExitStack()
+        self._held = ExitStack()
         streams: dict[str, Any] = {}
         if limits is not None:
             tasks = str(TASKS + TASKS_A_CORE * (os.cpu_count() or 1))
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
             words = [sys.executable, "-ISc", _LAUNCH, tasks, pairs, *words]
             files = (TemporaryFile() for _ in range(2))  # noqa: SIM115  (closed at the end)
-            out, err = self._said = [*map(self._files.enter_context, files)]
+            out, err = self._said = [*map(self._held.enter_context, files)]
             # No file: asyncio, and others that epoll wakes, wait for pipes and terminals only. And
             # without a buffer, whose lock the thread that types has: it would hold our end up.
             streams = {"stdin": subprocess.PIPE, "bufsize": 0, "stdout": out, "stderr": err}
@@ -151,6 +149,7 @@ class Program:
                     ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
                 Program._before = _descendants(set())
             self._running.add(self._mark)
+            self._held.callback(self._running.discard, self._mark)
         surroundings = {
             **os.environ,
             "UPPERCASE_HOST": HOST,
@@ -165,7 +164,7 @@ class Program:
         try:
             self.process = subprocess.Popen(words, env=surroundings, process_group=0, **streams)
         except OSError:
-            self._forget()
+            self._held.close()
             raise
         if typed is not None:
             # In a thread: nobody has to read it.
@@ -175,11 +174,6 @@ class Program:
         # Closed already if it ends at once.
         with suppress(OSError, ValueError), cast(IO[bytes], self.process.stdin) as keyboard:
             keyboard.write(text)
-
-    def _forget(self) -> None:
-        with self._lock:
-            self._running.remove(self._mark)
-        self._files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -193,7 +187,7 @@ class Program:
             pass
         except PermissionError as error:  # On macOS also where all of them have ended.
             if self.wait(KILLED_WITHIN) is None:
-                self._forget()
+                self._held.close()
                 raise UserError(
                     f"cannot end process {self.process.pid}, as it is another user's; start all "
                     "of it as that user, such as by sudo -u USER uppercase ..."
@@ -210,7 +204,7 @@ class Program:
                         os.kill(pid, signal.SIGKILL)
                 time.sleep(_POLL)
                 dying = set(filter(_unreaped, dying))
-        self._files.close()
+        self._held.close()
 
     def _left(self) -> set[int]:
         needle = f"{_MARK}={self._mark}".encode()

@@ -8,8 +8,7 @@ nothing of them is imported.
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from importlib.machinery import PathFinder
 from inspect import isclass
@@ -255,27 +254,23 @@ def drop_ins_of_twisted() -> set[str]:
     }
 
 
-@contextmanager
-def _beside() -> Iterator[None]:
+def _beside() -> ExitStack:
     """Make `./twisted/plugins` one of Twisted's folders, unless it is one or is a real package.
 
     Where there is none, nothing of the current folder is imported: its `queue.py` is not Python's.
     """
     folder = os.path.join(searched_directory() or os.devnull, *_PACKAGE.split("."))
     path: list[str] = twisted.plugins.__path__
+    beside = ExitStack()
     if (
-        not os.path.isdir(folder)
-        or os.path.exists(os.path.join(folder, "__init__.py"))
-        or os.path.realpath(folder) in map(os.path.realpath, path)
+        os.path.isdir(folder)
+        and not os.path.exists(os.path.join(folder, "__init__.py"))
+        and os.path.realpath(folder) not in map(os.path.realpath, path)
     ):
-        yield
-        return
-    path.append(folder)
-    try:
-        with current_directory():
-            yield
-    finally:
-        path.remove(folder)
+        beside.enter_context(current_directory())
+        path.append(folder)
+        beside.callback(path.remove, folder)
+    return beside
 
 
 def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:

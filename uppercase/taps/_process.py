@@ -325,9 +325,8 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
 def _running(path: str) -> int | None:
     """Return whose number a pid file has, if that process runs; remove what is stale.
 
-    So does twistd, but with a traceback where it may not, as of another user's file in /tmp. And
-    our own number is none to twistd: it is of a server before, which was killed, as all that a
-    container runs may have number 1.
+    twistd has a traceback where it may not, as of another user's file in /tmp, and takes our own
+    number, of a server before that was killed in the same container, for another one that runs.
     """
     number = 0
     try:

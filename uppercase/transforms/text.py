@@ -236,12 +236,7 @@ def squeeze(text: str) -> str:
 
     Line breaks come out as sent, CR LF whole. A run at an end is squeezed too, not removed.
     """
-    return _UNSQUEEZED.sub(_squeeze_run, text)
-
-
-def _squeeze_run(run: re.Match[str]) -> str:
-    line_break = _LINE_BREAK.search(run[0])
-    return line_break[0] if line_break else " "
+    return _UNSQUEEZED.sub(lambda run: (_LINE_BREAK.search(run[0]) or " ")[0], text)
 
 
 def normalize(text: str, *, form: Form = "NFC") -> str:
