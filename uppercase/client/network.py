@@ -117,6 +117,7 @@ class TLSClient(Protocol):
 
     Attributes:
         shaken: fires when the handshake is over; fails if the connection is lost before.
+        taken: bytes that came from below, of whole records or not.
 
     Raises:
         ValueError: no server can have such a name.
@@ -126,6 +127,7 @@ class TLSClient(Protocol):
 
     def __init__(self, above: Protocol, context: ssl.SSLContext, host: str) -> None:
         self.shaken: Deferred[None] = Deferred()
+        self.taken = 0
         self._above = above
         # A scope is this machine's alone.
         self._layer = TLSLayer(context, host.partition("%")[0])
@@ -136,6 +138,7 @@ class TLSClient(Protocol):
         self.dataReceived(b"")
 
     def dataReceived(self, data: bytes) -> None:
+        self.taken += len(data)
         layer, text = self._layer, list[bytes]()
         agreed = layer.agreed
         try:
