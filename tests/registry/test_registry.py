@@ -514,6 +514,8 @@ class TestSpecifications:
     def test_a_module_that_is_nowhere_is_an_unknown_name(self) -> None:
         with pytest.raises(UnknownName, match="no transform and no module named 'caesra'; did you"):
             registry.listing().find("caesra:f")
+        with pytest.raises(UnknownName, match="named 'acme_none'; install it or run in the folder"):
+            registry.listing().find("acme_none:f")
 
     @pytest.mark.parametrize(
         ("text", "reference", "said"),
