@@ -288,7 +288,8 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         failure = event.get("log_failure") or event.get("failure")
-        if failure is not None:
+        # One that it raised itself is about its record, as there can be none in an archive.
+        if failure is not None and failure.value.__traceback__.tb_next is not None:
             failures.append(failure.value)
 
     globalLogPublisher.addObserver(observe)
