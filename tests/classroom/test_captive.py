@@ -12,6 +12,7 @@ from textwrap import dedent
 
 import pytest
 
+from tests.commands.command import run_process
 from uppercase.classroom import captive
 from uppercase.classroom.captive import LIMITS, OUTPUT, Program
 from uppercase.errors import UserError
@@ -504,6 +505,18 @@ def test_a_program_that_cannot_be_started_says_why() -> None:
     with Program(["/no/such/program"], 1) as program:
         assert program.wait(WITHIN) == 1
         assert program.complaint() == "cannot run /no/such/program: No such file or directory"
+
+
+def test_a_first_line_from_windows_is_not_a_missing_file(tmp_path: Path) -> None:
+    script = tmp_path / "ada.py"
+    script.write_bytes(b"#!/usr/bin/python3\r\nprint('hello')\r\n")
+    script.chmod(0o755)
+    why = f"cannot run {script}: the interpreter that it names (#!) is not here"
+    with Program([str(script)], 1) as program:
+        assert program.wait(WITHIN) == 1
+        assert program.complaint() == why
+    done = run_process("run", "--", str(script))
+    assert (done.status, done.stderr) == (2, f"uppercase: {why}\n")
 
 
 def test_where_nobody_tells_who_listens_a_server_cannot_be_graded(

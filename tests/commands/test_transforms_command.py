@@ -792,6 +792,8 @@ def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
         made = run("new", name, *kind, cwd=here)
         assert made.status == 0, made.stderr
     first, *others = (here / name for name in kinds)
+    lines = "".join(file.read_text() for file in here.glob("pig-*/**/*.py")).splitlines()
+    assert max(map(len, lines)) <= 88  # as black and ruff have it without settings
     said = run("doctor", cwd=first).stdout.decode()
     assert "pig-latin: uppercase-pig-latin is not installed" in said
     offline = ("--no-build-isolation", "--no-deps", "-q")

@@ -80,7 +80,10 @@ _LAUNCH: Final = (
     " name,_,value=pair.partition('=')\n"
     " limit(name,int(value))\n"
     "try: os.execvp(sys.argv[3],sys.argv[3:])\n"
-    "except OSError as error: sys.exit(f'cannot run {sys.argv[3]}: {error.strerror}')\n"
+    "except OSError as error:\n"
+    " there=error.errno==2 and os.path.exists(sys.argv[3])\n"
+    " why='the interpreter that it names (#!) is not here' if there else error.strerror\n"
+    " sys.exit(f'cannot run {sys.argv[3]}: {why}')\n"
 )
 """Sets the limits in the new process: Python can run nothing of its own safely between fork and
 exec where there are threads. What Python ignores is not ignored by what it becomes. How many

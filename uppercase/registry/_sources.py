@@ -84,7 +84,10 @@ class Scan:
             self._by_name = ITransformByName
         dropins, failures = _read_cache()
         for error in failures:
-            self.note(from_exception(error, _file_in(error, files)))
+            # The drop-in that it went through.
+            frames = {frame.filename for frame in extract_tb(error.__traceback__)}
+            file = next((each for each in files.values() if each in frames), _PACKAGE)
+            self.note(from_exception(error, file))
         for dropin in dropins.values():
             file = files.get(dropin.moduleName, dropin.moduleName)
             for label, candidate in _candidates(dropin):
@@ -285,7 +288,8 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         failure = event.get("log_failure") or event.get("failure")
-        if failure is not None:
+        # One that it raised itself is about its record, as there can be none in an archive.
+        if failure is not None and failure.value.__traceback__.tb_next is not None:
             failures.append(failure.value)
 
     globalLogPublisher.addObserver(observe)
@@ -298,12 +302,6 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
     finally:
         globalLogPublisher.removeObserver(observe)
     return dropins, failures
-
-
-def _file_in(error: BaseException, files: dict[str, str]) -> str:
-    """Return the drop-in that an exception went through."""
-    frames = {frame.filename for frame in extract_tb(error.__traceback__)}
-    return next((file for file in files.values() if file in frames), _PACKAGE)
 
 
 def _candidates(dropin: CachedDropin) -> list[tuple[str, Any]]:
