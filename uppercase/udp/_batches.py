@@ -376,9 +376,12 @@ def batches_of(sock: socket.socket) -> OneByOne:
     """Return what reads and sends a bound socket's datagrams, in batches where that can be."""
     # A subclass may have methods of its own, which are to be called.
     if _recvmmsg and _sendmmsg and type(sock) is socket.socket:
+        # A filter of system calls may refuse these two; now they have nothing to do.
+        nothing = sock.fileno(), None, 0, socket.MSG_DONTWAIT
         with suppress(OSError):
             sock.getsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT)
-            return Batches(sock)
+            if _recvmmsg(*nothing, None) == _sendmmsg(*nothing) == 0:
+                return Batches(sock)
     return OneByOne(sock)
 
 

@@ -244,7 +244,7 @@ def kernel_drops(sock: socket.socket) -> int | None:
     SO_MEMINFO.
     """
     if sys.platform == "linux":
-        with suppress(OSError):
+        with suppress(OSError, struct.error):  # An emulator may give less.
             counters = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
             return int(_MEMINFO.unpack(counters)[_MEMINFO_DROPS])
     return None
