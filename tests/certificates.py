@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -30,9 +30,14 @@ class Certificate:
         return f"{prefix}:{port}:privateKey={self.key}:certKey={self.cert}:interface=127.0.0.1"
 
 
-def make_certificate(folder: Path, name: str = "localhost", days_ago: int = 0) -> Certificate:
+def make_certificate(
+    folder: Path,
+    name: str = "localhost",
+    days_ago: int = 0,
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None = None,
+) -> Certificate:
     """Make a key and a certificate that signs itself, valid for three days around then."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = key or ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days_ago)
     alternatives: list[x509.GeneralName] = [

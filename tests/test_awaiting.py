@@ -74,6 +74,27 @@ def test_what_is_cancelled_before_it_has_begun_is_begun_and_ended() -> None:
     assert failed == [CancelledError]
 
 
+def test_a_deferred_is_cancelled_with_what_awaits_it() -> None:
+    ends: list[str] = []
+    awaited: Deferred[bytes] = Deferred(lambda _: ends.append("the Deferred"))
+
+    async def waits() -> bytes:
+        try:
+            return await awaited
+        finally:
+            ends.append("the coroutine")
+
+    async def program() -> None:
+        started = start(waits())
+        cast(Any, started).addErrback(lambda failure: ends.append(failure.type.__name__))
+        await asyncio.sleep(0)
+        started.cancel()
+        await cancelled_have_ended().asFuture(asyncio.get_running_loop())
+
+    asyncio.run(program())
+    assert ends == ["CancelledError", "the Deferred", "the coroutine"]
+
+
 @pytest.mark.parametrize("turns", range(5))
 def test_a_stop_goes_on_however_far_the_cancelled_have_come_to_their_end(turns: int) -> None:
     async def program() -> None:

@@ -18,16 +18,17 @@ APPLICATION_DATA = 23
 
 
 class Records:
-    """Encrypts what no TLS library would send: the client's records of TLS 1.3 (RFC 8446, 5.2).
+    """Encrypts what no TLS library would send: one side's records of TLS 1.3 (RFC 8446, 5.2).
 
     Args:
-        secret: the client's, of AES with 256 bits, which Python's own TLS agrees with itself on.
+        secret: that side's, of AES with 256 bits, which Python's own TLS agrees with itself on.
+        sent: how many it has sent before.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, sent: int = 0) -> None:
         self._cipher = AESGCM(self._expand(secret, b"tls13 key", 32))
         self._nonce = int.from_bytes(self._expand(secret, b"tls13 iv", 12), "big")
-        self._count = 0
+        self._count = sent
 
     def make(self, kind: int, content: bytes) -> bytes:
         """Return the next record."""

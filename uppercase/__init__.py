@@ -4,7 +4,8 @@ What authors of transforms and embedders of the services import. Names load on f
 so that importing the package costs next to nothing; `lazy` does the same for the packages in it.
 """
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -33,11 +34,12 @@ __all__ = [
 ]
 
 
-def lazy(package: str, public: Sequence[str], modules: Sequence[str]) -> Callable[[str], Any]:
-    """Return a package's `__getattr__`, which loads its public names on first use.
+def lazy(package: str, public: Sequence[str], modules: Sequence[str]) -> None:
+    """Give a package a `__getattr__` that loads its public names on first use.
 
     The first of the modules that has a name is asked, and those before it are imported, so that
-    the cheap ones come first.
+    the cheap ones come first. The package does not define it itself: of one that does, type
+    checkers take any name for one that it has.
     """
 
     def load(name: str) -> Any:
@@ -47,7 +49,7 @@ def lazy(package: str, public: Sequence[str], modules: Sequence[str]) -> Callabl
                     return getattr(import_module(module, package), name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return load
+    vars(sys.modules[package])["__getattr__"] = load
 
 
-__getattr__ = lazy(__name__, __all__, [".interfaces", ".errors", ".plugins"])
+lazy(__name__, __all__, [".interfaces", ".errors", ".plugins"])

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,10 @@ class Browser:
         path.write_bytes(b64decode(self.command("Page.captureScreenshot")["data"]))
 
     def close(self) -> None:
-        """End it."""
-        self._process.terminate()
+        """End it. A signal would leave its files in the folder for temporary ones."""
+        self._session = ""
+        with suppress(AssertionError, OSError):  # It may have ended by itself.
+            self.command("Browser.close")
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:

@@ -3,13 +3,16 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from itertools import chain, count, repeat
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
+from tests.commands.command import run_process
 from uppercase.classroom import captive
 from uppercase.classroom.captive import LIMITS, OUTPUT, Program
 from uppercase.errors import UserError
@@ -56,7 +59,28 @@ def test_processes_are_limited() -> None:
     assert status == 0
     assert soft == hard
     least = captive.TASKS + captive.TASKS_A_CORE * (os.cpu_count() or 1)
-    assert least < soft < least + len(list(Path("/proc").glob("[0-9]*/task/*"))) + 500
+    assert least < soft < least + 2 * len(list(Path("/proc").glob("[0-9]*/task/*"))) + 500
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_what_the_user_runs_outside_of_a_container_leaves_a_program_its_own() -> None:
+    """The system counts it too, and `/proc` does not show it."""
+    code = """
+        import os, resource, signal, sys, threading, warnings
+        os.setuid(54321)
+        for _ in range(200):
+            threading.Thread(target=threading.Event().wait, daemon=True).start()
+        launch, *sys.argv[1:] = sys.argv[1:]
+        exec(launch)
+        """
+    words = [sys.executable, "-c", dedent(code), captive._LAUNCH]
+    command = [*words, "100", "RLIMIT_CORE=0", "cat", "/proc/self/limits"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    line = next(each for each in ran.stdout.splitlines() if each.startswith("Max processes"))
+    soft, hard = map(int, line.split()[2:4])
+    assert soft == hard
+    assert 300 <= soft <= 2 * 200 + 100 + 64
 
 
 def test_eight_java_programs_fit() -> None:
@@ -75,6 +99,44 @@ def test_output_is_cut_and_the_program_goes_on() -> None:
     status, said = ran(code)
     assert status == 0
     assert said == "x" * OUTPUT + "done"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_nothing_is_left_of_a_program_that_root_starts_as_another_user() -> None:
+    sleeper = f"sleep 6{os.getpid()}"
+    wanted = [
+        "runuser",
+        "-u",
+        "nobody",
+        "--",
+        "sh",
+        "-c",
+        f"setsid {sleeper} & echo begun; {sleeper}",
+    ]
+    with Program(wanted, 1) as program:
+        deadline = time.monotonic() + WITHIN
+        while "begun" not in program.output() and program.alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert program.output() == "begun\n", program.output(2)
+    lines = [line for _, line in captive._processes("cmdline")]
+    assert sleeper.replace(" ", "\0").encode() + b"\0" not in lines
+
+
+def test_a_program_that_may_not_be_killed_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sudo's, which runs as root."""
+
+    def refuse(*_: int) -> None:
+        raise PermissionError
+
+    program = Program(["sleep", "20"], 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.killpg", refuse)
+        patch.setattr(captive, "KILLED_WITHIN", 0.1)
+        program.interrupt()
+        with pytest.raises(UserError, match=r"is another user's; start"), program:
+            pass
+    program.process.kill()
+    program.process.communicate()
 
 
 @pytest.fixture
@@ -443,6 +505,18 @@ def test_a_program_that_cannot_be_started_says_why() -> None:
     with Program(["/no/such/program"], 1) as program:
         assert program.wait(WITHIN) == 1
         assert program.complaint() == "cannot run /no/such/program: No such file or directory"
+
+
+def test_a_first_line_from_windows_is_not_a_missing_file(tmp_path: Path) -> None:
+    script = tmp_path / "ada.py"
+    script.write_bytes(b"#!/usr/bin/python3\r\nprint('hello')\r\n")
+    script.chmod(0o755)
+    why = f"cannot run {script}: the interpreter that it names (#!) is not here"
+    with Program([str(script)], 1) as program:
+        assert program.wait(WITHIN) == 1
+        assert program.complaint() == why
+    done = run_process("run", "--", str(script))
+    assert (done.status, done.stderr) == (2, f"uppercase: {why}\n")
 
 
 def test_where_nobody_tells_who_listens_a_server_cannot_be_graded(

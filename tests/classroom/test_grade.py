@@ -80,6 +80,22 @@ def test_a_server_on_the_wrong_port(tmp_path: Path) -> None:
     assert all(sentence.endswith("no port for me") for sentence in wrong.values())
 
 
+def test_a_server_that_does_not_start_is_tried_once_where_checks_follow_each_other(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "server.py"
+    path.write_text("open('starts', 'a').write('x'); import sys; sys.exit('no port for me')")
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [f"--port={port}", "udp-server", "--", sys.executable, str(path)]
+    done = run_process("grade", "--json", *words, cwd=tmp_path)
+    sentences = [each["sentence"] for each in json.loads(done.stdout)["checks"]]
+    assert len(sentences) == 7
+    assert {each.endswith("no port for me") for each in sentences} == {True}
+    assert (tmp_path / "starts").read_text() == "x"
+
+
 def test_a_failed_check_shows_its_timeline_where_it_is_wanted(tmp_path: Path) -> None:
     path = tmp_path / "client.py"
     path.write_text(

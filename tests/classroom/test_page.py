@@ -1,5 +1,6 @@
 """The live page: what it tells, to whom, and what neither clients nor visitors can do to it."""
 
+import errno
 import gc
 import json
 import re
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor
@@ -15,7 +17,7 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python import usage
 from twisted.python.failure import Failure
 
@@ -36,6 +38,7 @@ from uppercase.classroom.page._audience import (
     HISTORY,
     SHOWN_BURST,
     SHOWN_RATE,
+    Shown,
 )
 from uppercase.classroom.timeline import Arrow
 from uppercase.core import datagram
@@ -172,6 +175,16 @@ def stage() -> Iterator[Stage]:
     made = Stage()
     yield made
     made.page.stopService()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Return the lines of the log."""
+    lines: list[str] = []
+    observer: Any = lambda event: lines.append(formatEvent(event))  # noqa: E731
+    globalLogPublisher.addObserver(observer)
+    yield lines
+    globalLogPublisher.removeObserver(observer)
 
 
 def test_what_happens_is_told_as_it_happens(stage: Stage) -> None:
@@ -573,7 +586,31 @@ def test_others_are_told_a_number_that_they_can_open(monkeypatch: pytest.MonkeyP
     made.page.stopService()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_a_name_for_others_is_told_with_the_pages_own_address(host: str, logged: list[str]) -> None:
+    page = Stage(hosts=("class.example",)).page
+    page.port = _Port(host)  # type: ignore[assignment]
+    page.opened("")
+    own = "127.0.0.1" if host == "127.0.0.1" else "localhost"
+    assert logged == [
+        f"the page is at http://{own}:8080/",
+        "others open the page at http://class.example:8080/",
+    ]
+    page.stopService()
+
+
 ORIGIN = "http://192.0.2.1:8080"
+
+
+def test_a_line_that_the_system_does_not_send_is_said_so(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (_, hello), *_ = stage.watch().events()
+    refused = OSError(errno.ENETUNREACH, "Network is unreachable")
+    monkeypatch.setattr(Shown, "send", mock.Mock(side_effect=refused))
+    path = f"/send?watcher={hello['you']}&service=0"
+    status, _, said = Visit(stage.page).ask(path, b"hi", origin=ORIGIN)
+    assert (status, said) == (503, b"it cannot be sent: Network is unreachable\n")
 
 
 def test_a_line_is_sent_for_those_who_watch_only(stage: Stage) -> None:
@@ -592,17 +629,11 @@ def test_a_line_is_sent_for_those_who_watch_only(stage: Stage) -> None:
     assert statuses[-1] == 429
 
 
-def test_headers_alone_are_answered_and_fill_no_log(stage: Stage) -> None:
+def test_headers_alone_are_answered_and_fill_no_log(stage: Stage, logged: list[str]) -> None:
     """Twisted has a line for each HEAD; what a peer can cause has one a second."""
-    told: list[Any] = []
-    observer: Any = told.append
-    globalLogPublisher.addObserver(observer)
-    try:
-        status, headers, body = Visit(stage.page).ask("/", method="HEAD")
-        events = Visit(stage.page).ask("/events", method="HEAD")[0]
-    finally:
-        globalLogPublisher.removeObserver(observer)
-    assert (status, body, events, told) == (200, b"", 404, [])
+    status, headers, body = Visit(stage.page).ask("/", method="HEAD")
+    events = Visit(stage.page).ask("/events", method="HEAD")[0]
+    assert (status, body, events, logged) == (200, b"", 404, [])
     assert int(headers["content-length"]) == len(Visit(stage.page).ask("/")[2])
     assert not stage.page.watchers
 

@@ -23,7 +23,7 @@ from tests.drawing import CHARACTER
 from uppercase.classroom import Recorder, Timeline, draw_packets, draw_svg, draw_text, read_record
 from uppercase.classroom.page import Audience
 from uppercase.classroom.page._audience import COUNTS
-from uppercase.classroom.picture import save_timeline
+from uppercase.classroom.picture import _PAGE, _Drawing, _pages, _Words, save_timeline
 from uppercase.classroom.timeline import ClientArrows
 from uppercase.core.events import Chunk, Closed, Direction, Event, HalfClosed, Opened, Outcome
 from uppercase.errors import UserError
@@ -387,6 +387,13 @@ def test_no_page_ends_within_a_line_of_text(
         boxes: Any = [text.get_bbox_patch() for text in page.texts]
         colours = {(box.get_facecolor()[:3], box.get_edgecolor()[3]) for box in boxes}
         assert colours == {((1.0, 1.0, 1.0), 0.0)}, "lines go through words, or round them"
+
+
+def test_a_page_ends_somewhere_even_where_words_leave_no_gap() -> None:
+    drawing = _Drawing("", words=[_Words(0, y, "") for y in range(3000)], height=3000)
+    pages = list(_pages(drawing))
+    height = drawing.width * _PAGE
+    assert pages == [(0.0, height), (height, 2 * height), (2 * height, 3 * height)]
 
 
 def test_a_picture_of_thousands_says_what_to_do_instead(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Any, cast
@@ -12,7 +13,6 @@ from unittest import mock
 
 import pytest
 from twisted.internet import reactor
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, NoRouteError
@@ -49,7 +49,7 @@ from uppercase.client import (
     connect,
     exchange,
 )
-from uppercase.client.network import Reader, at_peer, endpoint_for, open_connection
+from uppercase.client.network import DatagramSocket, Reader, endpoint_for, open_connection
 from uppercase.client.session import Datagrams, backoff
 from uppercase.client.target import Address
 from uppercase.errors import UserError
@@ -278,9 +278,12 @@ class FakeSocket:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.incoming: list[bytes | OSError] = []
+        self.refusal: OSError | None = None
         self.open = True
 
     def send(self, datagram: bytes) -> None:
+        if self.refusal is not None:
+            raise self.refusal
         self.written.append(datagram)
 
     def recv(self, size: int) -> bytes:
@@ -299,9 +302,10 @@ class FakeSocket:
 
 
 class FakeReactor(Clock):
-    """Time, and one socket at the most that is read from."""
+    """Time, and one socket at the most that is read from, or waits to be written."""
 
     reader: Any = None
+    writer: Any = None
 
     def addReader(self, reader: Any) -> None:
         self.reader = reader
@@ -309,8 +313,11 @@ class FakeReactor(Clock):
     def removeReader(self, reader: Any) -> None:
         self.reader = None
 
+    def addWriter(self, writer: Any) -> None:
+        self.writer = writer
+
     def removeWriter(self, writer: Any) -> None:
-        """Nothing waited to be written."""
+        self.writer = None
 
 
 TARGET = Target("192.0.2.1", 7, udp=True)
@@ -383,6 +390,37 @@ def test_a_false_alarm_under_epoll_changes_nothing() -> None:
     datagrams.incoming = [b"HELLO"]
     reader.doRead()
     assert result_of(reply) == b"HELLO"
+
+
+def test_a_false_alarm_leaves_what_waits_for_room_waiting() -> None:
+    clock, called, nothing = FakeReactor(), list[str](), lambda _: None
+    waiting = DatagramSocket(cast(Any, clock), TARGET, cast(Any, FakeSocket()), nothing, nothing)
+    waiting.when_writable(partial(called.append, "there is room"))
+    clock.reader = clock.writer = None
+    waiting.connectionLost(cast(Any, None))
+    assert (clock.reader, clock.writer) == (waiting, waiting)
+    waiting.doWrite()
+    assert (called, clock.writer) == (["there is room"], None)
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOBUFS])
+def test_a_datagram_that_finds_no_room_in_this_host_is_lost_like_any_other(number: int) -> None:
+    reply, clock, datagrams = make_request()
+    datagrams.refusal = OSError(number, "")
+    clock.advance(1)
+    datagrams.refusal = None
+    clock.advance(2)
+    assert len(datagrams.written) == 2
+    datagrams.incoming = [b"HELLO"]
+    clock.reader.doRead()
+    assert result_of(reply) == b"HELLO"
+
+
+def test_a_datagram_that_this_host_refuses_is_said_so() -> None:
+    reply, clock, datagrams = make_request()
+    datagrams.refusal = OSError(errno.EPERM, "Operation not permitted")
+    clock.advance(1)
+    assert "Operation not permitted" in failure_of(reply, NetworkError)
 
 
 def test_a_cancelled_request_closes_its_socket() -> None:
@@ -485,10 +523,8 @@ async def test_an_address_keeps_its_scope() -> None:
 @in_reactor
 async def test_an_address_is_not_looked_up() -> None:
     """That needs a thread, which there may not be, and is told 0.3 s late that nothing listens."""
-    peer = at_peer(Target("localhost", 9), IPv4Address("TCP", "127.0.0.1", 9))
-    for target in Target("127.0.0.1", 9), peer:
-        endpoint: Any = endpoint_for(target, cast(Any, reactor))
-        assert isinstance(endpoint, TCP4ClientEndpoint)
+    endpoint: Any = endpoint_for(Target("127.0.0.1", 9), cast(Any, reactor))
+    assert isinstance(endpoint, TCP4ClientEndpoint)
 
 
 @in_reactor

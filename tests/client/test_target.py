@@ -6,6 +6,7 @@ import resource
 import socket
 import ssl
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import certificates
+from tests.client.in_reactor import in_reactor
 from tests.client.servers import deaf_listener, free_port, tcp_server, udp_server
 from tests.commands.certificates import make_certificate
 from tests.drawing import CHARACTER
+from uppercase.client import ask
 from uppercase.client.target import (
     TLS,
     Target,
+    _make_once,
     connect_udp,
     explain,
     parse_target,
@@ -29,7 +33,7 @@ from uppercase.client.target import (
     resolve,
 )
 from uppercase.commands.bench._plan import connect
-from uppercase.errors import BadValue, NetworkError, UserError
+from uppercase.errors import BadValue, NetworkError, NoReply, UserError
 
 
 def connect_tcp(target: Target) -> socket.socket:
@@ -62,6 +66,11 @@ def test_an_address_leaves_out_what_has_a_default(text: str | None, host: str, p
 def test_a_port_that_is_none_does_not_stand_for_another(port: Any) -> None:
     with pytest.raises(BadValue, match=f"got port {port!r}; a whole number from 1 to 65535"):
         Target(port=port)
+
+
+def test_a_datagram_is_not_sent_in_the_clear_where_tls_was_asked_for() -> None:
+    with pytest.raises(BadValue, match=r"got TLS for UDP 127\.0\.0\.1:12000.*; TLS needs TCP"):
+        Target(udp=True, tls=TLS())
 
 
 def test_the_environment_gives_the_defaults() -> None:
@@ -252,6 +261,23 @@ def test_what_no_authority_helps_against_is_said_with_what_does(
     assert f"{likely}, or trust anybody with --insecure" in str(explain(raised.value, Target()))
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "likely"),
+    [
+        (20, "unable to get local issuer certificate", "name its authority with --ca FILE"),
+        (26, "unsuitable certificate purpose", "have it, or its authority's, made anew"),
+        # Of Python 3.13, of an authority as openssl makes one by default, even with --ca.
+        (92, "CA cert does not include key usage extension", "have it, or its authority's, made"),
+    ],
+)
+def test_an_authority_is_asked_for_only_where_one_is_missing(
+    code: int, message: str, likely: str
+) -> None:
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_code, error.verify_message = code, message
+    assert f"({message}); {likely}" in str(explain(error, Target()))
+
+
 def test_an_address_that_answers_nothing_is_given_up_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -261,6 +287,22 @@ def test_an_address_that_answers_nothing_is_given_up_in_time(
         pytest.raises(NetworkError, match=r"did not answer within 0\.3 s"),
     ):
         connect_tcp(Target(port=server.port))
+
+
+def test_a_server_that_is_silent_in_the_handshake_may_not_speak_tls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has let us in: the address is right, and no firewall is between."""
+    monkeypatch.setattr("uppercase.commands.bench._plan.CONNECT_TIMEOUT", 0.3)
+    over = threading.Event()
+
+    def say_nothing(_: object, __: object) -> None:
+        over.wait(30)
+
+    with tcp_server(say_nothing) as server:
+        with pytest.raises(NoReply, match=r"did not answer within 0\.3 s; does it speak TLS\?"):
+            connect_tcp(Target(server.host, server.port, tls=TLS(verify=False)))
+        over.set()
 
 
 def test_an_address_that_answers_nothing_leaves_time_for_the_next(
@@ -279,6 +321,17 @@ def test_an_address_that_answers_nothing_leaves_time_for_the_next(
         assert 2 <= time.monotonic() - started < 4
 
 
+def test_a_server_that_closes_in_the_handshake_has_sent_nothing_that_was_cut() -> None:
+    def close(connection: socket.socket, _: object) -> None:
+        connection.recv(1 << 16)
+
+    with (
+        tcp_server(close) as server,
+        pytest.raises(NetworkError, match="broke the connection off"),
+    ):
+        connect_tcp(Target(server.host, server.port, tls=TLS(verify=False)))
+
+
 def test_an_address_that_takes_no_datagrams_is_said_so() -> None:
     """Broadcast, of which a client has to say that it means it."""
     with pytest.raises(NetworkError, match=r"cannot reach UDP 255\.255\.255\.255:12000"):
@@ -288,6 +341,23 @@ def test_an_address_that_takes_no_datagrams_is_said_so() -> None:
 def test_a_unix_socket_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(NetworkError, match="nothing listens on UNIX socket"):
         connect_tcp(Target(unix=str(tmp_path / "socket")))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others wait for the queue, or refuse")
+@in_reactor
+async def test_a_unix_socket_whose_queue_is_full_is_said_so(tmp_path: Path) -> None:
+    """As bench connects, and as all others do."""
+    path = str(tmp_path / "socket")
+    target = Target(unix=path)
+    said = "Resource temporarily unavailable; too many clients wait there already"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
+        listener.bind(path)
+        listener.listen(0)
+        filler.connect(path)
+        with pytest.raises(NetworkError, match=said):
+            connect_tcp(target)
+        with pytest.raises(NetworkError, match=said):
+            await ask(target, b"hello")
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "a" * 64 + ".org", "ex..org"])
@@ -343,6 +413,16 @@ def test_a_file_for_keys_that_cannot_be_written_is_named(
     verify: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python writes them for Wireshark, which a class reads TLS with."""
+    _make_once.cache_clear()
     monkeypatch.setenv("SSLKEYLOGFILE", f"{tmp_path}/missing/keys")
     with pytest.raises(UserError, match=r"^cannot write SSLKEYLOGFILE=\S+/missing/keys: No such"):
         TLS(verify=verify).context()
+
+
+def test_the_systems_authorities_are_read_once_and_a_file_of_them_each_time(tmp_path: Path) -> None:
+    """The former takes 30 ms for each connection; the latter may be another by now."""
+    assert TLS().context() is TLS().context()
+    assert TLS().context() is not (trusting := TLS(verify=False).context())
+    assert trusting is TLS(verify=False).context()
+    ca = str(make_certificate(tmp_path).path)
+    assert TLS(ca=ca).context() is not TLS(ca=ca).context()

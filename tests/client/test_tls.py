@@ -1,5 +1,6 @@
 """The client's TLS in memory: when what is above is connected, and how its connection ends."""
 
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from tests.certificates import make_certificate
-from uppercase.client.network import TLSClient
-from uppercase.client.target import TLS
+from tests.tls_peer import HANDSHAKE, Records
+from uppercase.client.network import TLSClient, explain_loss
+from uppercase.client.target import TLS, Target
 from uppercase.core.tls import TLSLayer
 
 
@@ -45,6 +47,7 @@ class Conversation:
     def __init__(self, path: Path, tls: TLS, host: str = "127.0.0.1") -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(path)
+        context.keylog_filename = str(path.with_name("secrets"))
         self.server = TLSLayer(context)
         self.above = Above()
         self.client = TLSClient(self.above, tls.context(), host)
@@ -148,3 +151,18 @@ def test_what_is_no_tls_ends_it_with_its_error(conversation: Conversation) -> No
     assert conversation.wire.disconnecting
     conversation.client.connectionLost(Failure(CONNECTION_DONE))
     assert isinstance(conversation.above.ended, ssl.SSLError)
+
+
+def test_a_message_amid_one_of_the_handshake_ends_it_with_its_error(
+    conversation: Conversation, certificate: Path
+) -> None:
+    """OpenSSL sends nothing before it has the rest of a KeyUpdate; no server splits one."""
+    secrets = certificate.with_name("secrets").read_text()
+    secret = re.findall("SERVER_TRAFFIC_SECRET_0 .* (.*)", secrets)[-1]
+    records = Records(bytes.fromhex(secret), sent=2)  # its tickets
+    conversation.client.dataReceived(records.make(HANDSHAKE, b"\x18\0\0\1"))
+    conversation.above.transport.write(b"hello")
+    assert conversation.wire.disconnected
+    conversation.client.connectionLost(Failure(CONNECTION_DONE))
+    said = str(explain_loss(Target(tls=TLS()), conversation.above.ended))
+    assert "does not speak TLS as we do" in said

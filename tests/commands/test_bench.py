@@ -1,5 +1,7 @@
 """What bench sends and how it counts; in memory."""
 
+import errno
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -142,6 +144,29 @@ def test_a_server_that_breaks_off_is_said_so_once_it_is_read(stream: Stream) -> 
         stream.load.receive()
 
 
+class Refusing:
+    """A connection of which the system says something else than that there is nothing to read."""
+
+    def __init__(self, number: int) -> None:
+        self._error = OSError(number, os.strerror(number))
+
+    def recv_into(self, buffer: memoryview) -> int:
+        raise self._error
+
+    def send(self, data: bytes) -> int:
+        raise self._error
+
+
+def test_what_the_system_says_of_a_connection_is_said(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream.load, "connection", Refusing(errno.EHOSTUNREACH))
+    stream.load.offer(1, 0.0)
+    assert stream.load.flush(), "reading tells"
+    with pytest.raises(NetworkError, match=r"cannot reach TCP .*: No route to host"):
+        stream.load.receive()
+
+
 @pytest.mark.parametrize(
     ("expect", "asked", "length", "wrong", "lost"),
     [
@@ -222,6 +247,24 @@ def test_datagrams_that_the_kernel_does_not_take_are_sent_later(pair: Datagrams)
         came += 1
     assert came > 0
     assert pair.counts.sent_bytes == 1_000 * SIZE
+
+
+def test_what_the_system_says_of_a_datagram_is_said(
+    pair: Datagrams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair.load, "connection", Refusing(errno.ENETUNREACH))
+    pair.load.offer(1, 0.0)
+    with pytest.raises(NetworkError, match=r"cannot reach UDP .*: Network is unreachable"):
+        pair.load.flush()
+
+
+def test_a_reply_that_is_late_is_late_before_anybody_has_looked_at_the_clock(
+    pair: Datagrams,
+) -> None:
+    replies = pair.ask(1)
+    pair.clock.now = 1.5
+    pair.answer(*replies)
+    assert pair.outcome() == (0, 0, 1, 0, 0)
 
 
 def test_datagrams_may_come_in_any_order(pair: Datagrams) -> None:

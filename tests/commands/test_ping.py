@@ -198,6 +198,12 @@ def test_what_is_remembered_is_bounded() -> None:
     assert tracker.receive(replies[0], 20.0).verdict is Verdict.WRONG, "the first is long forgotten"
 
 
+def test_what_is_awaited_is_remembered_beyond_that_bound() -> None:
+    tracker = make_tracker(size=1 << 20)
+    replies = [tracker.send(number / 1000).upper() for number in range(20)]
+    assert {tracker.receive(reply, 0.5).verdict for reply in replies} == {Verdict.REPLY}
+
+
 @pytest.mark.parametrize("size", [15, 2**20 + 1, 2**90])
 def test_a_probe_too_small_to_be_told_apart_or_too_large_is_refused(size: int) -> None:
     with pytest.raises(UserError, match=f"got a size of {size} bytes; .* has 16 to 1048576"):

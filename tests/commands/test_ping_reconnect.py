@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tests.client.servers import (
 from tests.commands.certificates import make_certificate
 from tests.commands.command import Outcome, run
 from tests.system.test_lecture import free_port, lecture_server
+from uppercase.client.network import open_connection
 from uppercase.commands.ping._tracker import Probes, Tracker, Verdict
 
 INTERVAL = "300ms"
@@ -208,6 +210,29 @@ def test_connecting_holds_up_neither_the_schedule_nor_the_end() -> None:
     assert found["elapsed_ms"] < 3000, "one after the other they would take 5 time-outs of ours"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="others wait for the queue, or refuse")
+def test_a_unix_socket_whose_queue_is_full_costs_the_probe_alone(tmp_path: Path) -> None:
+    """There the system refuses at once; the server takes no more than one in this test."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as filler:
+        listener.bind(path)
+        listener.listen(0)
+
+        def answer_one_and_fill_the_queue() -> None:
+            connection, _ = listener.accept()
+            data = connection.recv(1024)
+            filler.connect(path)
+            with connection:
+                connection.sendall(data.upper())
+
+        server = threading.Thread(target=answer_one_and_fill_the_queue)
+        server.start()
+        outcome = ping("-c", "3", "-W", "400ms", "--json", "--unix", path)
+        server.join()
+    found = summary(outcome)
+    assert (outcome.status, found["transmitted"], found["lost"], found["error"]) == (1, 3, 2, None)
+
+
 def test_connections_that_get_no_reply_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("uppercase.commands.ping._run.CONNECTIONS", 2)
     given_up: list[int] = []
@@ -225,6 +250,20 @@ def test_connections_that_get_no_reply_do_not_pile_up(monkeypatch: pytest.Monkey
     assert (found["received"], found["lost"], found["connections"]) == (1, 7, 8)
     assert 1 <= seen[-1] <= 5
     assert given_up[:2] == [2, 3], "the oldest first"
+
+
+def test_a_name_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probes after that go to the address that it led to."""
+    asked: list[str | None] = []
+
+    def note(*arguments: Any) -> Any:
+        asked.extend(peer.host if peer else None for peer in arguments[3:])
+        return open_connection(*arguments)
+
+    monkeypatch.setattr("uppercase.commands.ping._run.open_connection", note)
+    with tcp_server(one_reply) as server:
+        assert ping("-c", "3", f"localhost:{server.port}").status == 0
+    assert asked == ["127.0.0.1", "127.0.0.1"]
 
 
 def test_the_time_that_connecting_takes_is_no_part_of_the_round_trip() -> None:

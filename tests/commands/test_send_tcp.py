@@ -50,6 +50,7 @@ from uppercase.commands.send._stream import (
     Filter,
     LineConversation,
 )
+from uppercase.core.tls import TLSLayer
 from uppercase.errors import NetworkError, NoReply
 from uppercase.limits import KIB, MIB
 
@@ -371,6 +372,27 @@ def test_a_tls_reply_that_comes_after_the_goodbye_is_not_lost_in_silence(
         outcome = run("send", "--tls", "--insecure", server.address, data=b"hello")
     assert (outcome.status, outcome.stdout) == (1, b"HELLO")
     assert "the rest is lost" in outcome.stderr
+
+
+def test_a_tls_record_that_comes_slowly_is_no_silence(certificate: Certificate) -> None:
+    """As on a slow line, where 16 KiB take longer than a silence may."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.path)
+
+    def reply_slowly(connection: socket.socket, _: object) -> None:
+        tls, text = TLSLayer(context), list[bytes]()
+        while not text:
+            tls.receive(connection.recv(1 << 16), text)
+            connection.sendall(tls.outgoing.read())
+        connection.sendall(tls.encrypt(b"HELLO"))
+        for piece in (record := tls.encrypt(b"MORE"))[:3], record[3:6], record[6:9], record[9:]:
+            time.sleep(0.6 * TLS_QUIET_TIME)
+            connection.sendall(piece)
+        connection.recv(99)
+
+    with tcp_server(reply_slowly) as server:
+        outcome = run("send", "--tls", "--insecure", server.address, data=b"hello")
+    assert (outcome.status, outcome.stdout) == (0, b"HELLOMORE")
 
 
 def says_goodbye(connection: socket.socket, server: Server) -> None:

@@ -135,6 +135,12 @@ def test_ctrl_c_ends_it_at_once_and_quietly(waiting: str) -> None:
         assert session.status() == -signal.SIGINT
 
 
+def test_what_is_about_a_pipe_is_refused_at_a_keyboard() -> None:
+    with terminal("send", "--allow-empty", "127.0.0.1:1") as session:
+        session.see("got --allow-empty at a keyboard; it is for input from a pipe or file")
+        assert session.status() == 2
+
+
 @pytest.mark.parametrize("options", [[], ["-u"]])
 def test_a_closed_terminal_ends_it(options: list[str]) -> None:
     context = udp_server() if options else tcp_server()

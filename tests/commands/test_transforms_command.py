@@ -14,6 +14,7 @@ import sys
 import termios
 import tomllib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -329,6 +330,29 @@ def test_check_shows_the_smallest_case_of_a_broken_law_and_ends_with_1(
     assert lines[1].startswith("BROKEN  messages ")
     assert lines[2].strip().startswith("transform(b'') raised IndexError")
     assert lines[-1].startswith("9 of 10 laws are kept")
+
+
+def test_check_says_what_it_left_out_and_that_a_call_held_others_up(
+    within: Within, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hurried(*arguments: Any, **options: Any) -> Any:
+        return replace(check(*arguments, count=1, **options), left_out="some", seconds=0.2)
+
+    monkeypatch.setattr("uppercase.testing.check", hurried)
+    *_, left_out, kept, held_up = within("check", "rot13").stdout.decode().splitlines()
+    assert left_out == "some"
+    assert kept.endswith("the slowest call took 200 ms")
+    assert held_up.startswith("a call kept everybody else waiting for that long")
+
+
+def test_check_without_its_library_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    monkeypatch.delitem(sys.modules, "uppercase.testing._laws")
+    monkeypatch.delitem(sys.modules, "uppercase.testing._examination")
+    assert main(["transforms", "check", "rot13"]) == 2
+    assert "pip install 'twisted-uppercase[testing]'" in capsys.readouterr().err
 
 
 def test_check_tries_the_messages_that_it_is_given(here: Path, within: Within) -> None:
@@ -768,6 +792,8 @@ def test_new_writes_projects_that_install_and_pass_at_once(here: Path) -> None:
         made = run("new", name, *kind, cwd=here)
         assert made.status == 0, made.stderr
     first, *others = (here / name for name in kinds)
+    lines = "".join(file.read_text() for file in here.glob("pig-*/**/*.py")).splitlines()
+    assert max(map(len, lines)) <= 88  # as black and ruff have it without settings
     said = run("doctor", cwd=first).stdout.decode()
     assert "pig-latin: uppercase-pig-latin is not installed" in said
     offline = ("--no-build-isolation", "--no-deps", "-q")

@@ -48,6 +48,8 @@ def test_under_pressure_an_address_with_most_connections_gets_no_more() -> None:
     others = [service.connect(f"198.51.100.{number}") for number in range(21)]
     assert [wire.state() for wire in others] == ["open"] * 20 + ["aborted"]
     assert refusals(service)[-1] is RefusalReason.FULL
+    assert service.connect("192.0.2.1").state() == "aborted"
+    assert refusals(service)[-1] is RefusalReason.FULL, "there is no rest for others"
 
 
 def test_a_refusal_is_an_abort_and_leaves_no_timer() -> None:
@@ -133,6 +135,24 @@ def test_under_pressure_an_address_makes_no_room_among_others() -> None:
     assert service.connect("192.0.2.1").state() == "open"
     assert all(wire.state() == "open" for wire in others)
     assert [wire.state() for wire in greedy].count("closing") == 1
+
+
+def test_many_that_were_idle_longer_do_not_keep_an_address_from_making_room_for_itself() -> None:
+    """Nor does a crowd that finds no room keep others from it."""
+    service = Service(max_connections=100)
+    others = fill(service, 40, "192.0.2.2")
+    service.clock.advance(1.0)
+    greedy = fill(service, 51)
+    service.clock.advance(30.0)
+    assert service.connect("192.0.2.1").state() == "open"
+    assert [wire.state() for wire in greedy].count("closing") == 1
+    for wire in greedy:
+        wire.protocol.dataReceived(b"busy")
+        wire.take()
+    assert service.connect("192.0.2.1").state() == "aborted"
+    rest = 100 - len(service.factory.connections)
+    assert {wire.state() for wire in fill(service, rest + 40, "192.0.2.3")} == {"open"}
+    assert {wire.state() for wire in others} == {"closing"}
 
 
 def test_who_was_found_idle_and_is_busy_since_makes_no_room() -> None:

@@ -1,10 +1,13 @@
 """Values as people write them: durations, sizes, ports, probabilities, addresses, fields."""
 
+import errno
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from uppercase.core.values import (
+    cannot_listen,
     hosts_of,
     parse_bound,
     parse_count,
@@ -189,6 +192,18 @@ def test_what_is_no_address_is_refused(interface: str) -> None:
 def test_addresses_are_printed_as_people_write_them() -> None:
     assert printable_address("127.0.0.1", 12000) == "127.0.0.1:12000"
     assert printable_address("::1", 12000) == "[::1]:12000"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_who_may_not_listen_is_told_where_he_may(number: int) -> None:
+    refused = OSError(number, "")
+    assert str(cannot_listen("TCP", "127.0.0.1:80", refused)) == (
+        "cannot listen on TCP 127.0.0.1:80: permission denied; ports below 1024 need privileges, "
+        "choose another one"
+    )
+    assert str(cannot_listen("UNIX", "/run/x", refused)) == (
+        "cannot listen on UNIX /run/x: permission denied; choose a folder that you may write to"
+    )
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,18 @@ def test_what_is_held_is_bounded_by_not_reading_any_more() -> None:
     wire.protocol.connectionLost(Failure(ConnectionLost()))
 
 
+def test_what_follows_the_last_message_is_not_collected_while_its_reply_is_held() -> None:
+    """It is thrown away after that, as ever."""
+    service = Laboratory("segment", delay=10.0)
+    wire = service.connect()
+    wire.protocol.dataReceived(b"hello")
+    assert not wire.reads()
+    service.clock.advance(10.0)
+    assert (wire.take(), wire.reads(), wire.state()) == (b"HELLO", True, "half-closed")
+    wire.protocol.readConnectionLost()
+    assert service.end(wire).outcome is Outcome.ANSWERED
+
+
 def test_a_connection_is_reset_after_so_many_bytes() -> None:
     service = Laboratory(reset_after=7)
     wire = service.connect()

@@ -18,13 +18,14 @@ UV = (sys.executable, "-m", "uv", "--quiet")
 
 
 def check_source(artefact: Path) -> None:
-    """Compare a source distribution with what git tracks: no left-over of a build gets in."""
+    """Compare a source distribution with what git tracks: neither less nor a build's left-over."""
     tracked = set(run("git", "ls-files", cwd=ROOT).splitlines())
     with tarfile.open(artefact) as archive:
         names = {each.name.partition("/")[2] for each in archive.getmembers() if each.isfile()}
     made = {name for name in names - tracked if name != "PKG-INFO" and ".egg-info/" not in name}
     assert not made, f"{artefact.name} has what git does not track: {sorted(made)}"
-    assert {"README.md", "tests/conftest.py", "docs/README.md"} <= names
+    left_out = {name for name in tracked - names if not name.startswith(".")}
+    assert not left_out, f"{artefact.name} lacks what git tracks: {sorted(left_out)}"
 
 
 def try_on(version: str, artefact: Path, work: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, assert_type
 
 from twisted.internet.defer import Deferred
 
+import uppercase.testing
 from uppercase import stream_transform, transform
 
 
@@ -60,6 +61,7 @@ assert_type(caesar("abc", shift=1), str)
 assert_type(flip(b"abc", times=2), bytes)
 assert_type(caesar.name, str)
 _ = assert_type(later("abc"), Coroutine[Any, Any, str])
+assert_type(deferred("abc"), Deferred[str])
 assert_type(Repeat(times=3)("a"), str)
 __ = assert_type(Session()(b"a"), Coroutine[Any, Any, bytes])
 
@@ -69,18 +71,23 @@ caesar("abc", shfit=1)  # type: ignore[call-arg]
 flip(b"abc")  # type: ignore[call-arg]
 
 
-@transform  # type: ignore[type-var]
+@transform  # type: ignore[arg-type, type-var]
 def of_a_number(number: int) -> int:
     return number
 
 
-@transform()  # type: ignore[type-var]
+@transform()  # type: ignore[arg-type, type-var]
 def of_nothing_known(number: int) -> int:
     return number
 
 
-@transform  # type: ignore[misc]
+@transform  # type: ignore[type-var]
 def text_to_bytes(text: str) -> bytes:
+    return b""
+
+
+@transform  # type: ignore[type-var]
+async def text_to_bytes_later(text: str) -> bytes:
     return b""
 
 
@@ -103,3 +110,6 @@ class NoFinish:
 
 
 stream_transform(NoFinish)  # type: ignore[type-var]
+
+___ = uppercase.transfrom  # type: ignore[attr-defined]
+____ = uppercase.testing.conect  # type: ignore[attr-defined]

@@ -114,6 +114,19 @@ def test_the_import_path_is_as_before_after_a_search(installed: Path, here: Path
     assert ran.stdout == f"{here / 'twisted' / 'plugins'}\n"
 
 
+def test_a_module_of_the_current_folder_is_nobody_else_s(installed: Path, tmp_path: Path) -> None:
+    """A student's `queue.py` is neither Python's nor does it run with a teacher's rights."""
+    for name in (*sys.stdlib_module_names, "attr", "stringzilla"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('took {name}')")
+    (installed / "twisted" / "plugins" / "acme.py").write_text("import sched")
+    code = """
+        from uppercase import registry
+        found = registry.listing()
+        print(found.find("uppercase").transform(b"abc"), *found.problems)
+        """
+    assert run(code, installed, tmp_path).stdout == "b'ABC'\n"
+
+
 def test_safe_path_leaves_the_current_directory_out(installed: Path, here: Path) -> None:
     (here / "twisted" / "plugins" / "acme.py").write_text("raise SystemExit")
     (here / "mine.py").write_text("def f(text: str) -> str: return text")

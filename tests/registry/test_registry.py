@@ -10,6 +10,7 @@ from textwrap import dedent
 from typing import Any, cast
 
 import pytest
+import twisted.plugins
 from twisted.internet.task import Clock
 from twisted.logger import (
     ILogObserver,
@@ -134,14 +135,21 @@ class TestThreeDoors:
         assert found.summary == "Say it loud."
         assert reply("loud:mark=?", b"hi") == b"HI?"
 
-    def test_an_entry_point_in_an_archive_is_found(
+    def test_what_is_in_an_archive_is_found(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         project.distribution("acme", "loud = acme_archived:shout", acme_archived=SHOUT)
+        project.drop_in("acme_drop_in", "from acme_archived import shout")
+        shutil.move(project.here / "twisted", project.site / "twisted")
         archive = shutil.make_archive(str(project.here / "acme"), "zip", project.site)
         shutil.rmtree(project.site)
         monkeypatch.syspath_prepend(archive)
+        folders = [*twisted.plugins.__path__, os.path.join(archive, "twisted", "plugins")]
+        monkeypatch.setattr(twisted.plugins, "__path__", folders)
         assert reply("loud", b"hi") == b"HI!"
+        found = registry.listing(thorough=True)
+        assert found.transforms["shout"].origin.startswith(archive)
+        assert "twisted.plugins" not in {problem.file for problem in found.problems}
 
     def test_an_entry_point_of_a_project_in_the_current_directory_is_found(
         self, project: Project, monkeypatch: pytest.MonkeyPatch
@@ -506,6 +514,8 @@ class TestSpecifications:
     def test_a_module_that_is_nowhere_is_an_unknown_name(self) -> None:
         with pytest.raises(UnknownName, match="no transform and no module named 'caesra'; did you"):
             registry.listing().find("caesra:f")
+        with pytest.raises(UnknownName, match="named 'acme_none'; install it or run in the folder"):
+            registry.listing().find("acme_none:f")
 
     @pytest.mark.parametrize(
         ("text", "reference", "said"),

@@ -29,6 +29,7 @@ from uppercase.services import (
     UDPSettings,
     tcp_factory,
     tcp_service,
+    udp_protocol,
     udp_service,
 )
 from uppercase.services.base import FREE_PORT_TRIES, Repeated, TransformService
@@ -215,6 +216,15 @@ def test_a_factory_for_endpoints_of_ones_own_serves_the_declared_proxies_only() 
         wire = Wire(tcp_factory(TCPSettings(proxy_from=proxies), MemoryReactorClock()))
         assert wire.send(header + b"hello") == (b"HELLO" if served else b"")
         assert wire.was_aborted() is not served
+
+
+async def test_a_protocol_for_a_port_of_ones_own_answers_datagrams() -> None:
+    own: Any = reactor
+    answering = udp_protocol(UDPSettings(transforms=["reverse"]))
+    port = own.listenUDP(0, answering, interface="127.0.0.1")
+    target = Target(host="127.0.0.1", port=port.getHost().port, udp=True)
+    assert await ask(target, b"abc", timeout=10) == b"cba"
+    await port.stopListening()
 
 
 @pytest.mark.parametrize("kind", SERVICES)

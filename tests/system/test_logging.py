@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import READY, Server, connect, environment, refused, tool
+from tests.system.processes import READY, Server, connect, ended, environment, refused, tool
 
 
 @pytest.mark.parametrize("runner", ["twistd", "twist"])
@@ -27,6 +27,8 @@ def test_json_is_an_object_a_line(runner: str) -> None:
 def test_a_format_needs_a_place_that_takes_it() -> None:
     said = refused("--syslog", "uppercase-tcp", "--log-format=json")
     assert "got --log-format=json beside twistd's --syslog" in said
+    daemon = [tool("twistd"), "--pidfile=", "--logfile=-", "uppercase-tcp", "--port=0"]
+    assert ended(daemon, None) == (1, "Daemons cannot log to stdout, exiting!\n")
     said = refused("uppercase-tcp", "--log-format=yaml")
     assert "--log-format: no format named 'yaml'; known are json, text" in said
 

@@ -222,11 +222,29 @@ def test_a_pid_file_has_an_owner_only_while_its_process_runs(
     monkeypatch.setattr(os, "kill", mock.Mock(side_effect=error))
     if whose is None:
         check_places({"pidfile": str(path)})
-        # twistd would take it for another one.
-        assert path.exists() is (content != "ours")
+        # twistd would take ours for another one.
+        assert path.exists() is (content not in ("7", "ours"))
     else:
         with pytest.raises(UserError, match=f"number {whose} has it; remove it if that is none"):
             check_places({"pidfile": str(path)})
+
+
+def test_a_stale_pid_file_that_may_not_be_removed_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of another user in /tmp, who lets everybody write his files; twistd has a traceback."""
+    path = tmp_path / "twistd.pid"
+    path.write_text("7")
+    monkeypatch.setattr(os, "kill", mock.Mock(side_effect=ProcessLookupError))
+    monkeypatch.setattr(os, "remove", mock.Mock(side_effect=PermissionError))
+    with pytest.raises(UserError, match=r"cannot write the pid file \S+ \(.*; name another"):
+        check_places({"pidfile": str(path)})
+
+
+def test_a_pid_file_that_is_no_file_is_not_read() -> None:
+    """A pipe, which somebody may have put into /tmp, would be waited for."""
+    with pytest.raises(UserError, match=r"cannot write the pid file /dev/null \(it is no file\)"):
+        check_places({"pidfile": "/dev/null"})
 
 
 def test_a_pid_file_that_another_user_has_left_is_a_sentence(
@@ -350,6 +368,18 @@ def test_a_word_that_is_a_place_is_no_transform(word: str) -> None:
 def test_an_option_of_other_programs_is_said_in_ours(option: str, here: str) -> None:
     with pytest.raises(usage.UsageError, match=f"no option named {option}; {here}"):
         tcp.Options().parseOptions([option])
+
+
+def test_a_transform_whose_help_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(usage.UsageError, match="no transform named 'ceasar'; did you mean"):
+        tcp.Options().parseOptions(["--help-transform=ceasar"])
+
+
+@pytest.mark.parametrize("option", ["seed=7", "per-client"])
+def test_what_is_about_a_lab_needs_one(option: str) -> None:
+    name = option.partition("=")[0]
+    with pytest.raises(usage.UsageError, match=f"got --{name} without a lab; give it something"):
+        udp.Options().parseOptions([f"--{option}"])
 
 
 def test_an_unknown_option_gets_a_suggestion() -> None:

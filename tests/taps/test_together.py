@@ -58,6 +58,7 @@ def test_a_table_has_the_options_of_the_command_line(tmp_path: Path) -> None:
         transform = ["strip", "caesar:shift=3"]
         interface = "127.0.0.1"
         idle-timeout = "5m"
+        close-timeout = 0.000_05
         max-connections = 7
         framing = "line"
 
@@ -74,6 +75,7 @@ def test_a_table_has_the_options_of_the_command_line(tmp_path: Path) -> None:
     assert lecture.settings.transforms == ("strip", "caesar:shift=3")
     assert lecture.settings.hosts() == ("127.0.0.1",)
     assert lecture.settings.limits.idle_timeout == 300
+    assert lecture.settings.limits.close_timeout == 5e-5
     assert lecture.settings.limits.max_connections == 7
     assert lecture.settings.framing == "line"
     assert pinger.settings.port_number() == 12001

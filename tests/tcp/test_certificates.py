@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 
@@ -47,7 +48,8 @@ def test_a_missing_or_wrong_file_is_named(certificate: Certificate, tmp_path: Pa
         f"privateKey={secret}:certKey={cert}": "is encrypted, which a service cannot use",
         f"privateKey={key}:certKey={cert}:extraCertChain={missing}": "cannot read the certificate",
         f"privateKey={key}:certKey={cert}:dhParameters={missing}": "cannot read the Diffie-Hellman",
-        f"privateKey={key}:certKey={cert}:dhParameters={cert}": f"parameters file '{cert}': [PEM",
+        f"privateKey={key}:certKey={cert}:dhParameters={cert}": f"'{cert}' holds no Diffie-Hellman",
+        f"privateKey={key}\0:certKey={cert}": "cannot read the private key file",
         f"privateKey={key}:certKey={strange}": f"the file '{strange}' holds no usable certificate",
     }.items():
         assert sentence in said(f"--listen=tls:0:{arguments}")
@@ -99,25 +101,45 @@ def test_a_certificate_that_is_not_valid_now_is_told_of(
     assert len([line for line in said if "clients that verify it will refuse" in line]) == told
 
 
+FFDHE2048 = """\
+-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+"""
+"""RFC 7919's."""
+
+
 @pytest.mark.parametrize(
-    ("suites", "agreed"),
+    ("suites", "parameters", "agreed"),
     [
-        ("ECDHE+AESGCM", True),
-        ("ECDHE+CHACHA20", True),
-        ("ECDHE-ECDSA-AES128-SHA", False),
+        ("ECDHE+AESGCM", False, True),
+        ("ECDHE+CHACHA20", False, True),
+        ("ECDHE-RSA-AES128-SHA", False, False),
+        ("DHE+AESGCM", False, False),
+        ("DHE+AESGCM", True, True),
+        ("DHE+CHACHA20", True, True),
+        ("DHE-RSA-AES128-SHA", True, False),
     ],
 )
 def test_tls_1_2_has_forward_secrecy_and_authenticated_encryption(
-    suites: str, agreed: bool, tmp_path: Path
+    suites: str, parameters: bool, agreed: bool, tmp_path: Path
 ) -> None:
-    made = make_certificate(tmp_path)
+    """With DHE only where its parameters are given; it goes with RSA alone."""
+    made = make_certificate(tmp_path, key=rsa.generate_private_key(65537, 2048))
+    (dh := tmp_path / "dh.pem").write_text(FFDHE2048)
+    files = str(made.key), str(made.cert), None, str(dh) if parameters else None
     client = ssl.create_default_context(cafile=str(made.cert))
     client.maximum_version = ssl.TLSVersion.TLSv1_2
     client.set_ciphers(suites)
     one, other = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = (
         client.wrap_bio(one, other, server_hostname="localhost"),
-        server_context(str(made.key), str(made.cert)).wrap_bio(other, one, server_side=True),
+        server_context(*files).wrap_bio(other, one, server_side=True),
     )
 
     def shake() -> None:

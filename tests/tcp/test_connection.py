@@ -23,7 +23,7 @@ from uppercase.interfaces import IStreamTransform, ITransformStream
 from uppercase.limits import Limits
 from uppercase.registry import listing
 from uppercase.tcp import _closing
-from uppercase.tcp._closing import ends_at_once
+from uppercase.tcp._closing import IOrderlyTLSTransport, ends_at_once
 from uppercase.tcp.connection import TransformProtocol
 from uppercase.tcp.factory import Deadlines, TransformFactory, Turns
 
@@ -700,11 +700,11 @@ def test_no_timer_outlasts_the_port() -> None:
     assert not service.clock.getDelayedCalls()
 
 
-@pytest.mark.parametrize("tls", [False, True])
-def test_an_end_of_tls_has_its_deadline_whatever_the_transport_below_says(tls: bool) -> None:
+@pytest.mark.parametrize("tls", [None, ISSLTransport, IOrderlyTLSTransport])
+def test_an_end_of_tls_has_its_deadline_whatever_the_transport_below_says(tls: Any) -> None:
     """Another that ends with its input needs none."""
     wire: Any = Wire("192.0.2.1", 50000)
     wire.ends_at_once = True
     if tls:
-        alsoProvides(wire, ISSLTransport)
-    assert ends_at_once(wire) is not tls
+        alsoProvides(wire, tls)
+    assert ends_at_once(wire) is (tls is None)

@@ -175,3 +175,18 @@ def test_a_connection_that_ends_with_its_input_sends_first_what_is_queued(pair: 
     pair.transport.connectionLost(Failure(result))
     assert got + pair.received() == block
     assert closer.told == ["input ended", "ConnectionDone"]
+
+
+def test_an_abort_at_the_end_of_input_is_none_in_order(pair: Pair) -> None:
+    """Such as of a PROXY header that is cut: the peer is reset, as on every other way."""
+
+    class Aborter(_Closer):
+        def readConnectionLost(self) -> None:
+            self.transport.abortConnection()
+            self.transport.loseConnection()
+
+    pair.transport.protocol = aborter = Aborter()
+    aborter.makeConnection(pair.transport)  # type: ignore[no-untyped-call]
+    pair.transport.readConnectionLost(Failure(ConnectionDone()))
+    pair.reactor.advance(0)
+    assert aborter.told == ["ConnectionAborted"]

@@ -210,6 +210,13 @@ def test_a_peer_that_is_gone_is_found_out(served: Served, breaks: bool) -> None:
     assert not served.factory.connections
 
 
+def test_a_reply_that_cannot_be_sent_ends_the_connection(served: Served) -> None:
+    served.transport.socket.shutdown(socket.SHUT_WR)
+    served.send(b"hello")
+    assert served.notes.outcomes == ["disconnected"]
+    assert not served.factory.connections
+
+
 def reset(peer: socket.socket) -> None:
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()

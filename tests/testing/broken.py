@@ -103,6 +103,14 @@ class TwoMinds:
         return Unchanged()
 
 
+@implementer(IStreamTransform)
+class NumbersMessages(TwoMinds):
+    """No two replies are the same, but those of a stream."""
+
+    def transform(self, message: bytes) -> bytes:
+        return b"%d %s" % (next(_numbers), message)
+
+
 @implementer(ITransformStream)
 class Unchanged:
     def feed(self, data: bytes) -> bytes:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -52,6 +52,11 @@ BROKEN = [
         "position 0: invalid start byte (PLACE); raise ValueError where a message is refused",
     ),
     (broken.numbered, "determinism", "transform(b'') gave b'N '; the next time it gave b'N '"),
+    (
+        broken.NumbersMessages(),
+        "determinism",
+        "transform(b'') gave b'N '; the next time it gave b'N '",
+    ),
     (
         broken.CountsItsCalls,
         "calls",
@@ -402,6 +407,36 @@ def test_what_would_take_too_long_is_left_out_and_said(
         assert said == ""
     else:
         assert re.fullmatch(r"\d+ cases were left out, because .* ends after 0 s", said)
+
+
+def unchanged(data: bytes) -> bytes:
+    return data
+
+
+@in_reactor
+async def test_a_test_of_a_law_warns_of_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And takes a static method for what it is."""
+    monkeypatch.setattr("uppercase.testing._examination.KIT_SEARCH_TIME", 0.0)
+
+    class Contract(TransformContract):
+        transform = staticmethod(unchanged)
+
+    with pytest.warns(UserWarning, match="cases were left out, because"):
+        await cast(Any, Contract().test_the_same_message_has_the_same_reply())
+
+
+@in_reactor
+async def test_a_subclass_that_says_nothing_or_two_things_is_a_mistake() -> None:
+    class Neither(TransformContract):
+        pass
+
+    class Both(TransformContract):
+        specification = "rot13"
+        transform = broken.title
+
+    for contract in Neither, Both:
+        with pytest.raises(TypeError, match=f"{contract.__name__} needs either specification or"):
+            await cast(Any, contract().test_a_call_is_quick())
 
 
 @transform

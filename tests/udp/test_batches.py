@@ -26,7 +26,7 @@ from tests.udp.helpers import (
     packet,
     replies,
 )
-from uppercase.core.datagram import Destination, Origin
+from uppercase.core.datagram import Destination, Origin, Replies
 from uppercase.core.events import DropReason
 from uppercase.core.responder import Responder
 from uppercase.udp import Port, ResponderProtocol, _batches
@@ -96,6 +96,45 @@ def test_the_next_wake_up_has_nothing_of_the_last_one(
             for number in range(5):
                 assert sock.recvfrom(100) == (b"%d" % number + b"X" * size, where)
     port.stopListening()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others tell the destination of IPv6 alone")
+@pytest.mark.parametrize("together", WAYS)
+def test_a_socket_of_both_families_answers_both_at_once(
+    together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As systemd opens them; IPv4 is told by two records where IPv6 has one."""
+    monkeypatch.setattr(
+        "uppercase.udp.batches_of", _batches.Batches if together else _batches.OneByOne
+    )
+    both = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    both.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    both.bind(("::", 0))
+    port = Port(both, ResponderProtocol(Responder(applied()), reactor), reactor)
+    port.startListening()
+    number = port.getHost().port
+    with client("::1") as six, client("127.0.0.1") as four:
+        for _ in range(3):
+            six.sendto(b"six", ("::1", number))
+            four.sendto(b"four", ("127.0.0.5", number))
+            port.doRead()
+            assert six.recvfrom(100) == (b"SIX", ("::1", number, 0, 0))
+            assert four.recvfrom(100) == (b"FOUR", ("127.0.0.5", number))
+    port.stopListening()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("together", WAYS)
+def test_where_the_system_names_no_destination_it_chooses_where_replies_come_from(
+    host: str, together: bool
+) -> None:
+    loopback = "::1" if host == "::" else "127.0.0.1"
+    with open_socket(host, 0) as sock, client(loopback) as peer:
+        peer.bind((loopback, 0))
+        batches = (_batches.Batches if together else _batches.OneByOne)(sock)
+        origins = [Origin.of(peer.getsockname(), batches.bound)] * 2
+        assert not batches.send_replies(Replies([b"one", b"two"], origins, ()))
+        assert received(peer, 2) == [b"one", b"two"]
 
 
 @pytest.mark.parametrize("together", WAYS)

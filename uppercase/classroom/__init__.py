@@ -24,4 +24,4 @@ __all__ = [
     "read_record",
 ]
 
-__getattr__ = lazy(__name__, __all__, [".record", ".timeline", ".picture", "._packets"])
+lazy(__name__, __all__, [".record", ".timeline", ".picture", "._packets"])

@@ -61,19 +61,33 @@ _BECOME_REAPER: Final = 36  # linux/prctl.h
 
 _LAUNCH: Final = (
     "import os,resource,signal,sys\n"
-    "for pair in sys.argv[1].split(','):\n"
-    " name,_,value=pair.partition('=')\n"
+    "for kind in signal.SIGCHLD,signal.SIGPIPE,signal.SIGXFSZ: signal.signal(kind,signal.SIG_DFL)\n"
+    "def limit(name,value,last=True):\n"
     " kind=getattr(resource,name,None)\n"
     " if kind is not None:\n"
     "  hard=resource.getrlimit(kind)[1]\n"
-    "  value=int(value) if hard<0 else min(int(value),hard)\n"
-    "  resource.setrlimit(kind,(value,value))\n"
-    "for kind in signal.SIGPIPE,signal.SIGXFSZ: signal.signal(kind,signal.SIG_DFL)\n"
-    "try: os.execvp(sys.argv[2],sys.argv[2:])\n"
-    "except OSError as error: sys.exit(f'cannot run {sys.argv[2]}: {error.strerror}')\n"
+    "  value=value if hard<0 else min(value,hard)\n"
+    "  resource.setrlimit(kind,(value,value if last else hard))\n"
+    "for tasks in (2**n for n in range(6,21)):\n"
+    " limit('RLIMIT_NPROC',tasks,False)\n"
+    " try: pid=os.fork()\n"
+    " except OSError: continue\n"
+    " if not pid: os._exit(0)\n"
+    " os.waitpid(pid,0)\n"
+    " break\n"
+    "limit('RLIMIT_NPROC',tasks+int(sys.argv[1]))\n"
+    "for pair in sys.argv[2].split(','):\n"
+    " name,_,value=pair.partition('=')\n"
+    " limit(name,int(value))\n"
+    "try: os.execvp(sys.argv[3],sys.argv[3:])\n"
+    "except OSError as error:\n"
+    " there=error.errno==2 and os.path.exists(sys.argv[3])\n"
+    " why='the interpreter that it names (#!) is not here' if there else error.strerror\n"
+    " sys.exit(f'cannot run {sys.argv[3]}: {why}')\n"
 )
 """Sets the limits in the new process: Python can run nothing of its own safely between fork and
-exec where there are threads. What Python ignores is not ignored by what it becomes."""
+exec where there are threads. What Python ignores is not ignored by what it becomes. How many
+processes and threads the user has is tried out, as in a container nobody sees those outside."""
 
 _WHERE: Final = re.compile(
     r"\s(?! *what)|#\d|[\w/]+\.\S*\(.*\)$|[Ss]tack (back)?trace|CallStack|goroutine |created by |"
@@ -118,15 +132,14 @@ class Program:
         limits: Mapping[str, int] | None = LIMITS,
     ) -> None:
         words = [word.replace("{host}", HOST).replace("{port}", str(port)) for word in command]
-        self._files = ExitStack()
+        self._held = ExitStack()
         streams: dict[str, Any] = {}
         if limits is not None:
-            most = _count_tasks() + TASKS + TASKS_A_CORE * (os.cpu_count() or 1)
-            limits = {"RLIMIT_NPROC": most, **limits}
+            tasks = str(TASKS + TASKS_A_CORE * (os.cpu_count() or 1))
             pairs = ",".join(f"{name}={value}" for name, value in limits.items())
-            words = [sys.executable, "-ISc", _LAUNCH, pairs, *words]
+            words = [sys.executable, "-ISc", _LAUNCH, tasks, pairs, *words]
             files = (TemporaryFile() for _ in range(2))  # noqa: SIM115  (closed at the end)
-            out, err = self._said = [*map(self._files.enter_context, files)]
+            out, err = self._said = [*map(self._held.enter_context, files)]
             # No file: asyncio, and others that epoll wakes, wait for pipes and terminals only. And
             # without a buffer, whose lock the thread that types has: it would hold our end up.
             streams = {"stdin": subprocess.PIPE, "bufsize": 0, "stdout": out, "stderr": err}
@@ -139,6 +152,7 @@ class Program:
                     ctypes.CDLL(None).prctl(_BECOME_REAPER, 1, 0, 0, 0)
                 Program._before = _descendants(set())
             self._running.add(self._mark)
+            self._held.callback(self._running.discard, self._mark)
         surroundings = {
             **os.environ,
             "UPPERCASE_HOST": HOST,
@@ -153,9 +167,7 @@ class Program:
         try:
             self.process = subprocess.Popen(words, env=surroundings, process_group=0, **streams)
         except OSError:
-            with self._lock:
-                self._running.remove(self._mark)
-            self._files.close()
+            self._held.close()
             raise
         if typed is not None:
             # In a thread: nobody has to read it.
@@ -172,8 +184,17 @@ class Program:
     def __exit__(self, *raised: object) -> None:
         """Kill it, its group, and what has left the group."""
         # Invariant: the process is not reaped, or its group is empty: the number is still its own.
-        with suppress(ProcessLookupError, PermissionError):
+        try:
             os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        except PermissionError as error:  # On macOS also where all of them have ended.
+            if self.wait(KILLED_WITHIN) is None:
+                self._held.close()
+                raise UserError(
+                    f"cannot end process {self.process.pid}, as it is another user's; start all "
+                    "of it as that user, such as by sudo -u USER uppercase ..."
+                ) from error
         self.process.communicate()  # That is, wait and close what it would have read.
         deadline = time.monotonic() + KILLED_WITHIN
         dying: set[int] = set()
@@ -186,7 +207,7 @@ class Program:
                         os.kill(pid, signal.SIGKILL)
                 time.sleep(_POLL)
                 dying = set(filter(_unreaped, dying))
-        self._files.close()
+        self._held.close()
 
     def _left(self) -> set[int]:
         needle = f"{_MARK}={self._mark}".encode()
@@ -251,7 +272,7 @@ class Program:
         """End it at once, from another thread; its `with` block ends what is left."""
         # Invariant: it is not reaped, else `poll` says so: the number is still its own.
         if self.alive:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
 
@@ -289,13 +310,6 @@ def _unreaped(pid: int) -> bool:
         return os.waitpid(pid, os.WNOHANG) == (0, 0)
     except ChildProcessError:
         return False
-
-
-def _count_tasks() -> int:
-    """Return how many processes and threads this user has (Linux; elsewhere a guess)."""
-    texts = (text for _, text in _processes("status"))
-    found = (re.search(rb"\nUid:\t(\d+)(?s:.*)\nThreads:\t(\d+)", text) for text in texts)
-    return sum(int(each[2]) for each in found if each and int(each[1]) == os.getuid()) or 1000
 
 
 def listens(port: int, kind: str) -> bool:

@@ -30,4 +30,4 @@ __all__ = [
     "parse_target",
 ]
 
-__getattr__ = lazy(__name__, __all__, ["..errors", ".target", ".session"])
+lazy(__name__, __all__, ["..errors", ".target", ".session"])

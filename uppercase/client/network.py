@@ -5,13 +5,14 @@ any stream transport. Twisted's own UDP ports close without a word under epoll w
 is refused (its issues 5377 and 6287), so the datagram sockets are readers of our own.
 """
 
+import errno
 import os
 import socket
 import ssl
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet import endpoints, interfaces
@@ -28,7 +29,7 @@ from zope.interface import implementer
 from uppercase.client.target import Address, Target, explain, reachable, resolve
 from uppercase.core.tls import TLSLayer
 from uppercase.core.values import family_of
-from uppercase.errors import NetworkError, NoReply, UserError
+from uppercase.errors import NetworkError, UserError
 from uppercase.limits import CONNECT_TIMEOUT, UDP_READ_SIZE
 
 
@@ -116,6 +117,7 @@ class TLSClient(Protocol):
 
     Attributes:
         shaken: fires when the handshake is over; fails if the connection is lost before.
+        taken: bytes that came from below, of whole records or not.
 
     Raises:
         ValueError: no server can have such a name.
@@ -125,6 +127,7 @@ class TLSClient(Protocol):
 
     def __init__(self, above: Protocol, context: ssl.SSLContext, host: str) -> None:
         self.shaken: Deferred[None] = Deferred()
+        self.taken = 0
         self._above = above
         # A scope is this machine's alone.
         self._layer = TLSLayer(context, host.partition("%")[0])
@@ -135,6 +138,7 @@ class TLSClient(Protocol):
         self.dataReceived(b"")
 
     def dataReceived(self, data: bytes) -> None:
+        self.taken += len(data)
         layer, text = self._layer, list[bytes]()
         agreed = layer.agreed
         try:
@@ -222,19 +226,26 @@ async def open_connection(
         await addresses_of(server, reactor)
         raise explain(socket.gaierror(0, str(error)), server) from error
     except twisted_error.ConnectError as error:
-        # OSError makes the subclass that the number means. Under epoll Twisted has none for an ICMP
-        # that is there at once, as of this machine's own firewall.
-        number = getattr(error, "osError", None) or 0
-        why = os.strerror(number) if number else "refused by a firewall or a router"
-        said = OSError(number, why)
-        silent = isinstance(error, twisted_error.TimeoutError)
-        raise explain(TimeoutError() if silent else said, server, CONNECT_TIMEOUT) from error
+        said = _said_of(error, server)
+        raise explain(said, server, CONNECT_TIMEOUT) from said
     if interfaces.ITCPTransport.providedBy(lowest.transport):
         # A line typed must not wait for the acknowledgement of the line before.
         with suppress(OSError):  # what Twisted 24.7 makes of UNIX sockets
             lowest.transport.setTcpNoDelay(True)
     if isinstance(lowest, TLSClient):
         await _shake_hands(server, lowest, reactor)
+
+
+def _said_of(error: twisted_error.ConnectError, server: Target) -> OSError:
+    """Return what the system has said of a connection that could not be made."""
+    if isinstance(error, twisted_error.TimeoutError):
+        return TimeoutError()
+    # Under epoll Twisted has no number for an ICMP that is there at once, as of this machine's own
+    # firewall, nor where the queue of a UNIX socket is full.
+    unsaid = 0 if server.unix is None else errno.EAGAIN
+    number = getattr(error, "osError", None) or unsaid
+    # OSError makes the subclass that the number means.
+    return OSError(number, os.strerror(number) if number else "refused by a firewall or a router")
 
 
 async def _connect(endpoint: interfaces.IStreamClientEndpoint, protocol: Protocol) -> None:
@@ -261,8 +272,7 @@ async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> Non
         raise
     except Silence as error:
         tls.abortConnection()
-        doubt = f"did not answer within {CONNECT_TIMEOUT:g} s; does it speak TLS?"
-        raise NoReply(f"{server} {doubt}") from error
+        raise explain(TimeoutError("handshake"), server, CONNECT_TIMEOUT) from error
     except Exception as error:
         # Nothing was sent that could have been cut short.
         lost = error if isinstance(error, ssl.SSLError) else ConnectionResetError()
@@ -292,11 +302,6 @@ def addresses_of(target: Target, reactor: IReactor) -> Deferred[list[Address]]:
     if isIPAddress(target.host) or isIPv6Address(target.host):
         return succeed(look_up(target))
     return deferToThreadPool(reactor, reactor.getThreadPool(), look_up, target)
-
-
-def at_peer(target: Target, address: Any) -> Target:
-    """Return the target by the address that its connection has led to."""
-    return target if target.unix is not None else replace(target, host=address.host)
 
 
 def explain_loss(server: Target, error: BaseException | None) -> NetworkError | UserError:

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from uppercase.core.values import allow_fragments, host_address, parse_port, printable_address
@@ -33,6 +34,10 @@ class TLS:
 
     def context(self) -> ssl.SSLContext:
         """Return what makes such connections, or raise `UserError` if the file cannot be used."""
+        # To read the system's takes 30 ms, in which a reactor does nothing else: once is enough.
+        return _make_once(self) if self.ca is None else self._make()
+
+    def _make(self) -> ssl.SSLContext:
         try:
             context = ssl.create_default_context(cafile=self.ca)
         except OSError as error:
@@ -51,6 +56,9 @@ class TLS:
         # A server that wants new keys within TLS 1.2 could stop us while we send.
         context.options |= ssl.OP_NO_RENEGOTIATION
         return context
+
+
+_make_once = cache(TLS._make)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,8 @@ class Target:
             raise BadValue(
                 f"got port {self.port!r}; a whole number from 1 to {MAX_PORT} is accepted"
             )
+        if self.udp and self.tls is not None:
+            raise BadValue(f"got TLS for {self}, which would be sent in the clear; TLS needs TCP")
 
     @property
     def place(self) -> str:
@@ -209,11 +219,12 @@ def reachable(target: Target) -> list[Address]:
 
 
 _LIKELY: Final = {
+    **dict.fromkeys((2, 18, 19, 20, 21), "name its authority with --ca FILE"),
     9: "set this machine's clock",
     10: "have it renewed, or set this machine's clock",
     **dict.fromkeys((62, 64), "reach it by a name of its certificate"),
 }
-"""What helps against those of OpenSSL's errors (x509_vfy.h) that no authority cures."""
+"""What helps against OpenSSL's errors (x509_vfy.h); the others are faults of certificates."""
 
 
 _DOUBT: Final = "; is the address right, and no firewall between?"
@@ -225,7 +236,6 @@ def explain(
     """Return the sentence for what a socket raised."""
     reason = getattr(error, "strerror", None) or str(error)
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        reason = os.strerror(error.errno)
         return UserError(
             f"cannot open a socket: {reason}; `ulimit -n` shows how many files may be open"
         )
@@ -234,7 +244,7 @@ def explain(
             f"nothing listens on {target}; start the server first: {_server_command(target)}"
         )
     if isinstance(error, ssl.SSLCertVerificationError):
-        likely = _LIKELY.get(error.verify_code, "name its authority with --ca FILE")
+        likely = _LIKELY.get(error.verify_code, "have it, or its authority's, made anew")
         text = (
             f"{target} showed a certificate that is not trusted ({error.verify_message}); "
             f"{likely}, or trust anybody with --insecure"
@@ -245,7 +255,9 @@ def explain(
         text = f"{target} does not speak TLS as we do ({error.reason or reason})"
     elif isinstance(error, TimeoutError):
         waited = "" if timeout is None else f" within {timeout:g} s"
-        return NoReply(f"{target} did not answer{waited}{_DOUBT}")
+        # In the words of Python's `ssl`.
+        doubt = "; does it speak TLS?" if "handshake" in str(error) else _DOUBT
+        return NoReply(f"{target} did not answer{waited}{doubt}")
     elif isinstance(error, socket.gaierror | UnicodeError):
         text = f"cannot resolve the name {target.host!r}: {reason}"
     elif isinstance(error, ConnectionError):
@@ -259,6 +271,8 @@ def _likely_cause(error: OSError, target: Target) -> str:
     """Return what may be the cause where an address cannot be reached, which systems do not say."""
     if target.host.lower().startswith("fe80:") and "%" not in target.host:
         return f"; a link-local address needs its interface, as in {target.host}%eth0"
+    if target.unix is not None and error.errno == errno.EAGAIN:
+        return "; too many clients wait there already"
     # A firewall's ICMP becomes one of these.
     refused = target.unix is None and error.errno in (errno.EHOSTUNREACH, errno.EACCES)
     return _DOUBT if refused else ""

@@ -244,7 +244,9 @@ def _run_in_terminal(command: Sequence[str], port: int, seconds: float) -> int |
     try:
         program = Program(command, port, limits=None)
     except OSError as error:
-        raise UserError(f"cannot run {command[0]}: {error.strerror}") from error
+        there = isinstance(error, FileNotFoundError) and Path(command[0]).exists()
+        why = "the interpreter that it names (#!) is not here" if there else error.strerror
+        raise UserError(f"cannot run {command[0]}: {why}") from error
     with program, foreground(program.process.pid):
         status = program.wait(seconds)
     return 128 - status if status is not None and status < 0 else status

@@ -232,8 +232,7 @@ def _commands(group: click.Group, parent: click.Context) -> Iterator[str]:
         yield f'.SS "{_escape(usage)}"'
         for paragraph in command.paragraphs():
             yield from [".PP", _escape(paragraph)]
-        if command.example_lines():
-            yield from [".PP", "Examples:", ".PP", *_examples(command)]
+        yield from [".PP", "Examples:", ".PP", *_examples(command)]
         yield from _options(command, context)
         if isinstance(command, click.Group):
             yield from _commands(command, context)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
 from heapq import nsmallest
 from ipaddress import IPv6Address, IPv6Network, ip_address
+from itertools import chain
+from operator import itemgetter
 from typing import Final, Protocol
 
 from uppercase.core.events import RefusalReason
@@ -106,40 +108,36 @@ class Admission:
                 f"{client} has {of_client} connections (--max-per-address)",
             )
         pressing = total >= _PRESSURE_TOTAL * most and of_client > _PRESSURE_SHARE * most
-        if pressing and not self._evict(lambda connection: connection.client == client):
+        if total >= most and not self._evict(lambda each: not pressing or each.client == client):
+            return (RefusalReason.FULL, f"all {most} connections are taken (--max-connections)")
+        if pressing and total < most and not self._evict(lambda each: each.client == client):
             return (
                 RefusalReason.PRESSURE,
                 f"{client} alone has {of_client} of {most} connections, and the rest is for "
                 "others (--max-connections)",
             )
-        if not pressing and total >= most and not self._evict(lambda _: True):
-            return (RefusalReason.FULL, f"all {most} connections are taken (--max-connections)")
         return None
 
     def _evict(self, suits: Callable[[Evictable], bool]) -> bool:
         """Close the one that suits and was idle longest; return False if none was idle for long."""
-        if not self._candidates and self.now() >= self._no_search_before:
-            self._search()
-        for found in list(self._candidates):
+        now = self.now()
+        known = any(suits(connection) for _, connection in self._candidates)
+        if not known and now >= self._no_search_before:
+            # Others as well: the next newcomer may be somebody else's.
+            idle: dict[bool, list[tuple[float, Evictable]]] = {True: [], False: []}
+            for connection in self.connections:
+                since = connection.unproductive_since()
+                if since is not None and since <= now - _EVICT_AFTER:
+                    idle[suits(connection)].append((since, connection))
+            longest = (nsmallest(_EVICT_BATCH, each, key=itemgetter(0)) for each in idle.values())
+            self._candidates = sorted(chain(*longest), key=itemgetter(0))
+            if not idle[True]:
+                self._no_search_before = now + _EVICT_SEARCH_PAUSE
+        for found in [each for each in self._candidates if suits(each[1])]:
+            self._candidates.remove(found)
             since, connection = found
             # It may have become busy, or ended, since the search.
-            idle = connection.unproductive_since() == since
-            if idle and not suits(connection):
-                continue
-            self._candidates.remove(found)
-            if idle:
+            if connection.unproductive_since() == since:
                 connection.evict()
                 return True
         return False
-
-    def _search(self) -> None:
-        """Find the connections that have been idle longest."""
-        latest = self.now() - _EVICT_AFTER
-        idle = (
-            (since, connection)
-            for connection in self.connections
-            if (since := connection.unproductive_since()) is not None and since <= latest
-        )
-        self._candidates = nsmallest(_EVICT_BATCH, idle, key=lambda found: found[0])
-        if not self._candidates:
-            self._no_search_before = self.now() + _EVICT_SEARCH_PAUSE

@@ -327,8 +327,7 @@ class MessageConversation(Conversation):
         """Settle on an end with an error; the replies before it are still sent."""
         # It is kept until the connection is gone; its frames, with what they hold, must not be.
         drop_tracebacks(error)
-        if self._verdict is None:
-            self.error = error
+        self.error = error
         self._decide(_VERDICTS.get(type(error), Outcome.FAILED))
 
     def _take_awaited(self, output: list[bytes]) -> int:

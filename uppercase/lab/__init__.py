@@ -50,7 +50,7 @@ __all__ = [
     "new_seed",
 ]
 
-__getattr__ = lazy(__name__, __all__, ["._fates", ".serving"])
+lazy(__name__, __all__, ["._fates", ".serving"])
 
 MAX_DELAY: Final = 60.0
 """The longest delay and the widest jitter of the lab: what is delayed is held in memory."""

@@ -15,7 +15,7 @@ code nor import the reactor.
 import inspect
 import re
 import typing
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
 from types import NoneType, UnionType
@@ -40,7 +40,8 @@ from uppercase.plugins.declared import (
 __all__ = ["Parameter", "adopt", "stream_transform", "transform"]
 
 P = ParamSpec("P")
-M = TypeVar("M", str, bytes)
+TextReply = TypeVar("TextReply", bound=str | Awaitable[str])
+BytesReply = TypeVar("BytesReply", bound=bytes | Awaitable[bytes])
 S = TypeVar("S", bound=Stream[str] | Stream[bytes])
 C = TypeVar(
     "C",
@@ -57,16 +58,12 @@ class _FunctionDecorator(Protocol):
 
     @overload
     def __call__(
-        self, target: Callable[Concatenate[M, P], M], /
-    ) -> DeclaredTransform[Concatenate[M, P], M]: ...
+        self, target: Callable[Concatenate[str, P], TextReply], /
+    ) -> DeclaredTransform[Concatenate[str, P], TextReply]: ...
     @overload
     def __call__(
-        self, target: Callable[Concatenate[M, P], Coroutine[Any, Any, M]], /
-    ) -> DeclaredTransform[Concatenate[M, P], Coroutine[Any, Any, M]]: ...
-    @overload
-    def __call__(
-        self, target: Callable[Concatenate[M, P], Awaitable[M]], /
-    ) -> DeclaredTransform[Concatenate[M, P], Awaitable[M]]: ...
+        self, target: Callable[Concatenate[bytes, P], BytesReply], /
+    ) -> DeclaredTransform[Concatenate[bytes, P], BytesReply]: ...
     @overload
     def __call__(self, target: Callable[P, C], /) -> DeclaredTransform[P, C]: ...
     @overload

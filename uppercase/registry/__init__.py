@@ -111,10 +111,11 @@ class Listing(NamedTuple):
         try:
             _ = found.plugin
         except NoSuchModule as error:
-            raise UnknownName(self._unknown(name, "no transform and no module")) from error
+            where = "; install it or run in the folder that holds it"
+            raise UnknownName(self._unknown(name, "no transform and no module", where)) from error
         return found, rest[1:]
 
-    def _unknown(self, name: str, missing: str = "no transform") -> str:
+    def _unknown(self, name: str, missing: str = "no transform", where: str = "") -> str:
         module, _, rest = name.removeprefix("./").removesuffix(".py").partition(".")
         if os.path.isfile(f"{module}.py"):
             hint = f"; a function of {module}.py is written {module}:{rest or 'FUNCTION'}"
@@ -122,6 +123,7 @@ class Listing(NamedTuple):
                 hint = "; PYTHONSAFEPATH or python -P excludes the current folder"
         else:
             hint = suggest(name, self.transforms)
+            hint = where if where and not hint.endswith("?") else hint
         text = f"{missing} named {name!r}{hint}"
         broken = [str(problem) for problem in self.broken]
         if len(broken) > 1:

@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
@@ -41,18 +41,18 @@ _kept: Final[set[str]] = set()
 
 
 @contextmanager
-def current_directory() -> Iterator[str | None]:
+def current_directory() -> Iterator[None]:
     """Make the modules of the current directory importable for a while, before all others.
 
-    `python -m` and gunicorn do so; scripts such as twistd do not. Yields `searched_directory`.
+    `python -m` and gunicorn do so; scripts such as twistd do not.
     """
     here = searched_directory()
     if here is None or "" in sys.path or (here in sys.path and here not in _kept):
-        yield here
+        yield
         return
     sys.path.insert(0, here)
     try:
-        yield here
+        yield
     finally:
         with suppress(ValueError):  # What was imported may have taken it out.
             sys.path.remove(here)
@@ -65,7 +65,8 @@ def load(reference: str) -> Any:
         name = module_name.removeprefix("./").removesuffix(".py").replace(os.sep, ".")
         here = f", here {name}:{path}" if _is_dotted(f"{name}.{path}") else ""
         raise PluginError(f"got {reference!r}; a reference is written module:function{here}")
-    with current_directory():
+    # Not for a built-in, as what that imports must not be from there.
+    with nullcontext() if reference.startswith(_BUILT_INS) else current_directory():
         try:
             found: Any = import_module(module_name)
         except (Exception, SystemExit) as error:

@@ -8,8 +8,7 @@ nothing of them is imported.
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from importlib.machinery import PathFinder
 from inspect import isclass
@@ -35,6 +34,7 @@ from uppercase.registry._found import (
     current_directory,
     fault_of_plugin,
     from_exception,
+    searched_directory,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Scan:
         self.transforms: list[Found] = []
         self.problems: list[Problem] = []
         self._by_name: Any = lambda candidate, default: default
-        with current_directory() as here, _beside(here):
+        with _beside():
             self._scan_drop_ins(thorough)
         self._scan_entry_points()
 
@@ -84,7 +84,10 @@ class Scan:
             self._by_name = ITransformByName
         dropins, failures = _read_cache()
         for error in failures:
-            self.note(from_exception(error, _file_in(error, files)))
+            # The drop-in that it went through.
+            frames = {frame.filename for frame in extract_tb(error.__traceback__)}
+            file = next((each for each in files.values() if each in frames), _PACKAGE)
+            self.note(from_exception(error, file))
         for dropin in dropins.values():
             file = files.get(dropin.moduleName, dropin.moduleName)
             for label, candidate in _candidates(dropin):
@@ -254,23 +257,23 @@ def drop_ins_of_twisted() -> set[str]:
     }
 
 
-@contextmanager
-def _beside(here: str | None) -> Iterator[None]:
-    """Make `./twisted/plugins` one of Twisted's folders, unless it is one or is a real package."""
-    folder = os.path.join(here or "", *_PACKAGE.split("."))
+def _beside() -> ExitStack:
+    """Make `./twisted/plugins` one of Twisted's folders, unless it is one or is a real package.
+
+    Where there is none, nothing of the current folder is imported: its `queue.py` is not Python's.
+    """
+    folder = os.path.join(searched_directory() or os.devnull, *_PACKAGE.split("."))
     path: list[str] = twisted.plugins.__path__
+    beside = ExitStack()
     if (
-        here is None
-        or os.path.exists(os.path.join(folder, "__init__.py"))
-        or os.path.realpath(folder) in map(os.path.realpath, path)
+        os.path.isdir(folder)
+        and not os.path.exists(os.path.join(folder, "__init__.py"))
+        and os.path.realpath(folder) not in map(os.path.realpath, path)
     ):
-        yield
-        return
-    path.append(folder)
-    try:
-        yield
-    finally:
-        path.remove(folder)
+        beside.enter_context(current_directory())
+        path.append(folder)
+        beside.callback(path.remove, folder)
+    return beside
 
 
 def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
@@ -285,7 +288,8 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
         failure = event.get("log_failure") or event.get("failure")
-        if failure is not None:
+        # One that it raised itself is about its record, as there can be none in an archive.
+        if failure is not None and failure.value.__traceback__.tb_next is not None:
             failures.append(failure.value)
 
     globalLogPublisher.addObserver(observe)
@@ -298,12 +302,6 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
     finally:
         globalLogPublisher.removeObserver(observe)
     return dropins, failures
-
-
-def _file_in(error: BaseException, files: dict[str, str]) -> str:
-    """Return the drop-in that an exception went through."""
-    frames = {frame.filename for frame in extract_tb(error.__traceback__)}
-    return next((file for file in files.values() if file in frames), _PACKAGE)
 
 
 def _candidates(dropin: CachedDropin) -> list[tuple[str, Any]]:

@@ -32,4 +32,4 @@ __all__ = [
     "udp_service",
 ]
 
-__getattr__ = lazy(__name__, __all__, ["._stopping", ".base", "._tcp", "._udp"])
+lazy(__name__, __all__, ["._stopping", ".base", "._tcp", "._udp"])

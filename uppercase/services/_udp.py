@@ -123,8 +123,6 @@ class UDPService(base.TransformService):
 
     def close(self) -> None:
         self._stop_watching()
-        while self.ports:
-            self.ports.pop().stopListening()
         super().close()
 
     async def end(self) -> None:

@@ -61,8 +61,6 @@ def as_text(event: LogEvent) -> str | None:
 
 
 def _local_time(when: float | None) -> str:
-    if when is None:
-        return "-"
     cut = formatTime(when, "%Y-%m-%dT%H:%M:%S.%f")[:-3]
     return cut + formatTime(when, "%z")
 

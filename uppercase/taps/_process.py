@@ -70,6 +70,8 @@ class ProcessOptions(TableOptions, ABC):
             likely = f"{self.meant}={word}"
             if word.isdecimal():
                 likely = f"a port is given as --port={word}"
+            elif word.startswith(("–", "—")):  # As slides and word processors have it.
+                likely = f"type the hyphens of --{word.strip('–—')}"
             elif word.startswith("uppercase-"):
                 likely = "twistd uppercase serves several services at once"
             elif re.fullmatch(r"(\S*:)?[\d.*]+|localhost", word):
@@ -298,8 +300,8 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         why = f"there is no folder {folder}"
-    elif os.path.isdir(path):
-        why = "it is a folder"
+    elif os.path.exists(path) and not os.path.isfile(path):
+        why = "it is a folder" if os.path.isdir(path) else "it is no file"
     elif owner := _running(path):
         why = f"the server with the process number {owner} has it; remove it if that is none"
     elif os.path.exists(path) and not os.access(path, os.W_OK):
@@ -321,21 +323,24 @@ def check_places(runner: Mapping[str, Any] | None) -> None:
 
 
 def _running(path: str) -> int | None:
-    """Return whose number a pid file has, if that process runs; twistd replaces what is stale."""
+    """Return whose number a pid file has, if that process runs; remove what is stale.
+
+    twistd has a traceback where it may not, as of another user's file in /tmp, and takes our own
+    number, of a server before that was killed in the same container, for another one that runs.
+    """
     number = 0
     try:
         number = int(Path(path).read_text())
-        if number == os.getpid():
-            # Of a server before, which was killed: all that a container runs may have number 1.
-            # To twistd it would be another one that runs.
-            os.remove(path)
-            return None
-        os.kill(number, 0)
+        with suppress(ProcessLookupError):
+            if number != os.getpid():
+                os.kill(number, 0)
+                return number
+        os.remove(path)
     except PermissionError:
-        pass  # it is another user's
+        return number  # it, or the file, is another user's
     except (OSError, ValueError, OverflowError):
-        return None
-    return number or None
+        pass
+    return None
 
 
 class Notifier(Service):

@@ -175,7 +175,9 @@ def _load(path: str) -> dict[str, Any]:
             data = file.read(_LARGEST_FILE + 1)
         if len(data) > _LARGEST_FILE:
             raise UserError(f"{path} has more than {_LARGEST_FILE} bytes; is it the right file?")
-        content = tomllib.loads(data.decode("utf-8-sig"))
+        # Digits stay as they are written: Python's own form of a small number has an exponent.
+        text = data.decode("utf-8-sig")
+        content = tomllib.loads(text, parse_float=lambda digits: digits.replace("_", ""))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -216,7 +218,7 @@ def _words(row: Option, value: object) -> list[str]:
         return [f"--{row.name}"] if value else []
     values = value if isinstance(value, list) and row.many else [value]
     for each in values:
-        if isinstance(each, bool) or not isinstance(each, str | int | float):
+        if isinstance(each, bool) or not isinstance(each, str | int):
             several = " or a list of them" if row.many else ""
             raise BadArgument(f"got {each!r}; accepted is a string or a number{several}")
     return [f"--{row.name}={each}" for each in values]

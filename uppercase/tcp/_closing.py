@@ -113,13 +113,8 @@ class IOrderlyTLSTransport(IStreamTransport):
 def ends_at_once(transport: ITransport) -> bool:
     """Whether a connection, once asked to end, ends within this turn."""
     # TLS hands on what the transport below it says, and may have to wait for a goodbye.
-    return getattr(transport, "ends_at_once", False) and not ISSLTransport.providedBy(transport)
-
-
-def _half_closes(transport: ITransport) -> bool:
-    return IOrderlyTLSTransport.providedBy(transport) or (
-        IHalfCloseableDescriptor.providedBy(transport) and not ISSLTransport.providedBy(transport)
-    )
+    tls = IOrderlyTLSTransport.providedBy(transport) or ISSLTransport.providedBy(transport)
+    return getattr(transport, "ends_at_once", False) and not tls
 
 
 class IUnidentified(Interface):
@@ -298,7 +293,8 @@ class EndingProtocol(Protocol):
         if linger or not ends_at_once(transport):
             self._mark, self._taken_at = progress_mark(transport), self._clock.seconds()
             self._factory.look_after(self)
-        if linger and _half_closes(transport):
+        half_closes = IHalfCloseableDescriptor.providedBy(transport)
+        if linger and half_closes and not ISSLTransport.providedBy(transport):
             # Invariant: input is read to its end, and thrown away. Closing the socket while the
             # kernel holds some would reset the connection, and destroy replies on their way.
             transport.resumeProducing()

@@ -334,7 +334,7 @@ class PromptConnection(Connection):
             log.err()
             self.connectionLost(Failure())
         self._input_ends = False
-        if self.disconnecting and self.connected and not self.queueing:
+        if self.disconnecting and self.connected and not (self.queueing or self._aborted):
             self.connectionLost(ENDS[ConnectionDone])
 
     @property

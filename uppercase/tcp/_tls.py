@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from twisted.internet.interfaces import IHalfCloseableProtocol, IProtocol, ITransport
 from twisted.internet.protocol import connectionDone
@@ -33,13 +33,9 @@ from uppercase.limits import KIB
 from uppercase.tcp._closing import LINGER, IOrderlyTLSTransport
 from uppercase.tcp.factory import ConnectionStage, StageFactory, TransformFactory
 
-T = TypeVar("T")
-
-_SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption (RFC 9325 section 4.2); all suites of
-TLS 1.3 have both."""
-
-_SUITES_WITH_DH: Final = _SUITES + ":DHE+AESGCM:DHE+CHACHA20"
+TLS 1.3 have both. OpenSSL agrees on those with DHE only if it is given parameters."""
 
 _READS: Final = KIB, 4 * KIB, 64 * KIB
 """How much is read at once: the least, at first, and the most. 64 KiB of data cost a third of a
@@ -57,7 +53,7 @@ _OUR_CERTIFICATE: Final = re.compile(
 
 _DISTRUST: Final = (
     "it does not accept our certificate; have it trust who signed that, "
-    "and look at its dates and names"
+    "and look at its chain, dates and names"
 )
 
 _log: Final = Logger("uppercase")
@@ -88,7 +84,7 @@ def server_context(
         raise BadValue(
             f"TLS needs cryptography ({error}); install it with: {install('tls')}"
         ) from error
-    key: Any = _load(private_key, "private key", lambda data: load_pem_private_key(data, None))
+    key = _load(private_key, "private key", lambda data: load_pem_private_key(data, None))
     chain = [cert_key, *([] if extra_chain is None else [extra_chain])]
     (leaf, *_), *_ = [_load(path, "certificate", load_pem_x509_certificates) for path in chain]
     if _load(cert_key, "usable certificate", lambda _: leaf.public_key()) != key.public_key():
@@ -105,7 +101,7 @@ def server_context(
     # and most hold their request back that long.
     context.num_tickets = 1
     try:
-        context.set_ciphers(_SUITES if dh_parameters is None else _SUITES_WITH_DH)
+        context.set_ciphers(_SUITES)
         if dh_parameters is not None:
             load_dh = context.load_dh_params
             _load(dh_parameters, "Diffie-Hellman parameters", lambda _: load_dh(dh_parameters))
@@ -138,16 +134,18 @@ def _warn_of_dates(certificate: Any, path: str) -> None:
         )
 
 
-def _load(path: str, what: str, load: Callable[[bytes], T]) -> T:
+def _load(path: str, what: str, load: Callable[[bytes], Any]) -> Any:
     """Read a PEM file."""
     try:
         with open(path, "rb") as file:
-            return load(file.read())
-    except OSError as error:
+            data = file.read()
+    except (OSError, ValueError) as error:  # the latter for a name with a zero in it
         raise BadValue(
-            f"cannot read the {what} file {path!r}: {error.strerror or error}; files are named by "
-            "privateKey= and certKey="
+            f"cannot read the {what} file {path!r}: {getattr(error, 'strerror', error)}; files are "
+            "named by privateKey= and certKey="
         ) from error
+    try:
+        return load(data)
     except TypeError as error:
         raise BadValue(
             f"the {what} in {path!r} is encrypted, which a service cannot use; decrypt it with: "
@@ -192,15 +190,13 @@ class TLSProtocol(ConnectionStage):
         if (lab := self.factory.served.lab) is not None:
             self._began += lab.accept_delay  # Until then nothing is read.
 
-    @property
-    def ends_at_once(self) -> bool:
-        """False, whatever the transport below says: a goodbye may have to wait for its turn."""
-        return False
-
     def dataReceived(self, data: bytes) -> None:
         """Take what came from below, and deliver its content as one."""
         if self.input_ended:
-            self._throw_away(len(data))
+            # What comes after the end of TLS is thrown away; a flood of it is cut off.
+            self._thrown_away += len(data)
+            if self._thrown_away > LINGER:
+                self.abortConnection()
             return
         layer, text = self._layer, list[bytes]()
         agreed, began = layer.agreed, monotonic()
@@ -319,12 +315,6 @@ class TLSProtocol(ConnectionStage):
             did = "it gave up" if " alert " in why else "what it sent is not TLS as we do it"
             outcome, words = Outcome.HANDSHAKE, f"no TLS: {did} ({why})"
         self.wrappedProtocol.break_off(outcome, words)
-
-    def _throw_away(self, size: int) -> None:
-        """Count bytes that came after the end of TLS; a flood of them is cut off."""
-        self._thrown_away += size
-        if self._thrown_away > LINGER:
-            self.abortConnection()
 
     def _ended_early(self) -> None:
         """Note an end within the handshake that we did not bring about.

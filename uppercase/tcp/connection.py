@@ -297,7 +297,10 @@ class TransformProtocol(EndingProtocol):
 
         TLS transports call this once they have delivered all that one read gave them.
         """
-        if self._state is states.DRAINING and self._taken() >= self._drain_at:
+        if self._state is states.SERVING:
+            # A slow peer is not silent while a record comes, of which we are given nothing yet.
+            self._active_at = self._seconds()
+        elif self._state is states.DRAINING and self._taken() >= self._drain_at:
             self._conversation.stop()
             self.pump()
 
@@ -329,7 +332,8 @@ class TransformProtocol(EndingProtocol):
                 break
             over = self._active_at > until
         self._pumping = False
-        if conversation.outcome is not None:
+        # Not before the lab has passed everything on; it resumes us then, and nothing is read.
+        if conversation.outcome is not None and (self._lab is None or self._lab.empty):
             self._finish(conversation.outcome)
         elif seconds() > until:
             self._yield_turn()
@@ -340,15 +344,14 @@ class TransformProtocol(EndingProtocol):
                 self._factory.look_after(self)
 
     def _finish(self, outcome: Outcome) -> None:
-        """Begin to close, once the lab has passed everything on; it resumes us then."""
-        if self._lab is None or self._lab.empty:
-            # Then hardly any input can be under way, and no output is.
-            quiet = (
-                outcome is states.STOPPED
-                and self._seconds() - self._active_at >= _NO_LINGER_AFTER
-                and not unacknowledged_output(self.transport)
-            )
-            self._close(linger=not self._peer_ended and not quiet)
+        """Begin to close."""
+        # Then hardly any input can be under way, and no output is.
+        quiet = (
+            outcome is states.STOPPED
+            and self._seconds() - self._active_at >= _NO_LINGER_AFTER
+            and not unacknowledged_output(self.transport)
+        )
+        self._close(linger=not self._peer_ended and not quiet)
 
     def _read(self, wanted: bool) -> None:
         if wanted is self._reading:

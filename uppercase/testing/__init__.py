@@ -19,10 +19,9 @@ The contract kit needs pytest and hypothesis: `pip install 'twisted-uppercase[te
 on first use, and nothing of the package imports this one except the command that runs the kit.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uppercase import lazy
-from uppercase.errors import install
 
 if TYPE_CHECKING:
     from uppercase.testing._examination import Broken, Law
@@ -43,16 +42,4 @@ __all__ = [
 ]
 
 # In this order: what works in memory needs neither pytest nor hypothesis.
-_load = lazy(__name__, __all__, ["._memory", "._laws"])
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name, or say what it needs."""
-    try:
-        return _load(name)
-    except ModuleNotFoundError as error:
-        if str(error.name).partition(".")[0] != "hypothesis":
-            raise
-        raise ImportError(
-            f"the contract kit needs hypothesis; install it with: {install('testing')}"
-        ) from error
+lazy(__name__, __all__, ["._memory", "._laws"])

@@ -68,7 +68,8 @@ class _Decoder(ABC):
         rest = text[whole:]
         valid = _length(self._start, rest)
         if valid < len(rest):
-            offset = self._offset + _nth_significant(data, whole + valid - len(self._rest))
+            places = (place for place, each in enumerate(data) if each not in _WHITE_SPACE)
+            offset = self._offset + next(islice(places, whole + valid - len(self._rest), None))
             byte = rest[valid : valid + 1]
             reason = self._explain(rest[:valid], byte)
             self._fault = Rejected(f"got byte {_show(byte)} at offset {offset}: {reason}")
@@ -181,12 +182,6 @@ def _length(pattern: re.Pattern[bytes], text: bytes) -> int:
     """Return how much of the start of `text` a pattern matches; it may match nothing."""
     match = pattern.match(text)
     return match.end() if match else 0
-
-
-def _nth_significant(data: bytes, index: int) -> int:
-    """Return the offset of the byte number `index` of those in `data` that are not white space."""
-    significant = (offset for offset, byte in enumerate(data) if byte not in _WHITE_SPACE)
-    return next(islice(significant, index, None))
 
 
 def _show(byte: bytes) -> str:

@@ -118,7 +118,9 @@ class _SigmaStream:
         if last >= 0:
             output.append(self._settle(text[start:last], ahead=_SIGMA))
             start = last
-            if self._is_open(text[last:]):
+            held = self._context + text[last:]
+            # Whether what comes after it decides.
+            if not self._convert(held + "a").startswith(self._convert(held)):
                 self._held = text[last:]
                 start = len(text)
         output.append(self._settle(text[start:]))
@@ -128,11 +130,6 @@ class _SigmaStream:
         """End the text; return what was held back."""
         held, self._held = self._held, ""
         return self._settle(held)
-
-    def _is_open(self, tail: str) -> bool:
-        """Say whether the output for `tail` depends on what comes after it."""
-        text = self._context + tail
-        return not self._convert(text + "a").startswith(self._convert(text))
 
     def _settle(self, text: str, ahead: str = "") -> str:
         """Convert `text`, which is followed by `ahead` or by nothing that matters."""
@@ -236,12 +233,7 @@ def squeeze(text: str) -> str:
 
     Line breaks come out as sent, CR LF whole. A run at an end is squeezed too, not removed.
     """
-    return _UNSQUEEZED.sub(_squeeze_run, text)
-
-
-def _squeeze_run(run: re.Match[str]) -> str:
-    line_break = _LINE_BREAK.search(run[0])
-    return line_break[0] if line_break else " "
+    return _UNSQUEEZED.sub(lambda run: (_LINE_BREAK.search(run[0]) or " ")[0], text)
 
 
 def normalize(text: str, *, form: Form = "NFC") -> str:

@@ -223,7 +223,7 @@ class ResponderProtocol(DatagramProtocol):
 
     def _await(self, wait: Wait) -> None:
         # The result may come before there is a way to cancel it.
-        self._pending[wait] = _nothing
+        self._pending[wait] = lambda: None
         cancel = await_reply(wait.awaitable, partial(self._settle, wait))
         if wait in self._pending:
             self._pending[wait] = cancel
@@ -401,7 +401,3 @@ def _write(transport: IUDPTransport, data: bytes, origin: Origin) -> OSError | N
     except (OSError, MessageLengthError) as error:
         return error if isinstance(error, OSError) else OSError(str(error))
     return None
-
-
-def _nothing() -> None:
-    """Cancel nothing."""

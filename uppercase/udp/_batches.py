@@ -334,11 +334,8 @@ class Batches(OneByOne):
         out = self._outgoing
         record = _encode(origin.source, self._sock.family).ljust(out.name, b"\0") + _WHOLE
         if self._tells:
-            destination = origin.destination
-            if destination is self.bound:
-                # From a wildcard of the client's family, the system chooses the address.
-                destination = Destination("0.0.0.0" if "." in origin.source[0] else "::", 0)
-            ((level, kind, data),) = reply_ancillary(destination)
+            # From a wildcard the system chooses the address.
+            ((level, kind, data),) = reply_ancillary(origin.destination)
             record += _CMSGHDR.pack(_CMSGHDR.size + len(data), level, kind) + data
         wire = origin.wire = record.ljust(out.stride, b"\0")
         return wire

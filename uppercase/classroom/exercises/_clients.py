@@ -81,14 +81,6 @@ def _prints(_: object, run: Run, times: int = 1) -> None:
     _expect(reply in run.output, f"the reply of this service, {reply!r}, in its output, {got}")
 
 
-def _sends(_: object, run: Run) -> None:
-    arrivals = (("received", None), ("chunk", "request"))
-    came = (row for row in run.rows if (row["event"], row.get("direction")) in arrivals)
-    sent = "".join(row["data"] for row in came)
-    right = sent.rstrip("\r\n") == _SENTENCE
-    _expect(right, f"that it sends {_SENTENCE!r} once, got {sent[:60]!r}{_end(run)}")
-
-
 @dataclass(frozen=True)
 class _Client:
     udp = False
@@ -100,7 +92,14 @@ class _Client:
         lab = {"transforms": _TRANSFORMS, **(lab or self.lab)}
         return trial.client(self.udp, f"{_SENTENCE * times}\n", seconds=self.seconds, **lab)
 
-    sends = _judged("sends the line", 2)(_sends)
+    @_judged("sends the line", 2)
+    def sends(self, run: Run) -> None:
+        arrivals = (("received", None), ("chunk", "request"))
+        came = (row for row in run.rows if (row["event"], row.get("direction")) in arrivals)
+        sent = "".join(row["data"] for row in came)
+        right = sent.rstrip("\r\n") == _SENTENCE
+        _expect(right, f"that it sends {_SENTENCE!r} once, got {sent[:60]!r}{_end(run)}")
+
     prints = _judged("prints the reply", 3)(_prints)
     ends = _judged("ends with status 0")(_ends_well)
 

@@ -240,10 +240,6 @@ class PageService(WebService):
             "services": [{**a, **b} for a, b in zip(totals, changes, strict=True)],
         }
 
-    def have_room(self, *, local: bool) -> bool:
-        """Whether one more may watch; there is more room for those on this machine."""
-        return len(self.watchers) < WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
-
     def admit(self, request: Request) -> None:
         # Invariant: what has changed before the first one came is in its snapshot.
         if not self._frames.running:
@@ -314,7 +310,8 @@ class _Root(Resource):
             # Who asks for the headers alone could not be seen to have gone.
             case b"/events" if request.method == b"GET":
                 local = is_loopback(host_in(request.getClientAddress()))
-                if not self._page.have_room(local=local):
+                room = WATCHERS + (KEPT_FOR_THIS_MACHINE if local else 0)
+                if len(self._page.watchers) >= room:
                     return _say(request, 503, "too many are watching; try again later")
                 self._page.admit(request)
                 return NOT_DONE_YET

@@ -8,6 +8,7 @@ that talks to a server does it with `uppercase.client`.
 """
 
 import socket
+import ssl
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -311,6 +312,9 @@ def _connect_stream(target: Target, addresses: list[Address]) -> socket.socket:
                 opened.pop_all()
                 addresses[:] = [address]
                 return connection
+        except ssl.SSLEOFError:
+            # Within the handshake nothing was sent that could have been cut short.
+            last_error = ConnectionResetError()
         except OSError as error:
             last_error = error
     raise explain(last_error, target, CONNECT_TIMEOUT) from last_error

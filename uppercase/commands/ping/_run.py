@@ -13,7 +13,7 @@ import errno
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
 from time import monotonic
@@ -30,7 +30,6 @@ from uppercase.client.network import (
     DatagramSocket,
     IReactor,
     Reader,
-    at_peer,
     explain_loss,
     open_connection,
 )
@@ -181,6 +180,7 @@ class StreamRun(ProbeRun):
     """A line for each probe; the connections behind it come and go."""
 
     _notice: str = field(default="", init=False)
+    _peer: Target | None = field(default=None, init=False)
     _alone: dict["Lines", Deferred[None]] = field(default_factory=dict, init=False)
 
     async def open(self) -> None:
@@ -195,7 +195,8 @@ class StreamRun(ProbeRun):
             await opening
         except Silence as error:
             raise explain(TimeoutError(), self.target, self.duration) from error
-        self._peer = at_peer(self.target, shared.transport.getPeer())
+        if self.target.unix is None:
+            self._peer = replace(self.target, host=shared.transport.getPeer().host)
         shared.over.addCallback(self._shared_ended)
 
     def send(self, probe: bytes) -> None:
@@ -250,7 +251,7 @@ class StreamRun(ProbeRun):
         except CancelledError:
             pass
         except (NetworkError, UserError) as error:
-            number = getattr(error.__cause__, "osError", None)
+            number = getattr(error.__cause__, "errno", None)
             if isinstance(error, NoReply) or number in (errno.ECONNRESET, errno.EAGAIN):
                 return  # A busy server's word, about this connection only: the probe is lost.
             # That is the end (the system gives no more sockets, say); what has come is shown first.

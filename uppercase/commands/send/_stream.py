@@ -79,7 +79,7 @@ class Source:
 
     def read(self) -> Deferred[bytes]:
         """Return the next bytes, b"" at the end; one read at a time, which may be cancelled."""
-        self._wanted = Deferred(self._unwanted)
+        self._wanted = Deferred(lambda _: self._reactor.removeReader(self))
         self._reactor.addReader(self)
         return self._wanted
 
@@ -108,9 +108,6 @@ class Source:
         """Hear of the end under epoll, which tells it apart from something to read."""
         if self._wanted is not None:
             self.doRead()
-
-    def _unwanted(self, wanted: Deferred[bytes]) -> None:
-        self._take_wanted()
 
     def _take_wanted(self) -> Deferred[bytes]:
         self._reactor.removeReader(self)
@@ -269,6 +266,7 @@ class Filter(ClientProtocol):
     async def _wait(self) -> None:
         """Wait until something happens, or so long that nothing will."""
         self._happened = Deferred()
+        taken = getattr(self.transport, "taken", None)
         if self._sending is not _Sending.READING:
             quiet = self._owed_nothing_but_the_end()
             patience = TLS_QUIET_TIME if quiet else self._timeout
@@ -276,7 +274,9 @@ class Filter(ClientProtocol):
         try:
             await self._happened
         except Silence:
-            self._silent()
+            # While a record comes slowly over TLS, the server is not silent.
+            if taken == getattr(self.transport, "taken", None):
+                self._silent()
 
     def _owed_nothing_but_the_end(self) -> bool:
         """Return whether silence means that a TLS server is done: it is not told of our end."""
