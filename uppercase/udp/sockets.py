@@ -291,7 +291,7 @@ def enable_destinations(sock: socket.socket) -> bool:
             sock.setsockopt(level, option, 1)
     except OSError:
         return False
-    return hasattr(sock, "recvmsg")
+    return True
 
 
 def parse_destination(ancillary: Ancillary, port: int) -> Destination | None:
