@@ -263,6 +263,14 @@ def is_name(name: object) -> bool:
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
+def fault_of_name(name: object, label: str) -> str | None:
+    """Say what keeps the name of a thing from being one."""
+    if is_name(name):
+        return None
+    accepted = "lower-case letters, digits and single hyphens are accepted"
+    return f"{label} has the name {name!r}; {accepted}"
+
+
 def _named(target: Any) -> Any:
     """Return what the name and the summary are from: an object has those of its class."""
     named = target.func if isinstance(target, partial) else target
@@ -273,11 +281,8 @@ def _name(target: Any, given: str | None) -> str:
     name = given
     if name is None:
         name = _HUMP.sub("-", _named(target).__name__).replace("_", "-").lower()
-    if not is_name(name):
-        raise PluginError(
-            f"{_owner(target)} has the name {name!r}; lower-case letters, digits and single "
-            "hyphens are accepted: give it with name="
-        )
+    if fault := fault_of_name(name, _owner(target)):
+        raise PluginError(f"{fault}: give it with name=")
     return name
 
 
