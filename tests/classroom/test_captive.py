@@ -83,6 +83,21 @@ def test_what_the_user_runs_outside_of_a_container_leaves_a_program_its_own() ->
     assert 300 <= soft <= 2 * 200 + 100 + 64
 
 
+def test_a_limit_that_the_system_refuses_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MacOS refuses one of memory."""
+    refusing = """
+        import resource
+        def refuse(kind, pair, real=resource.setrlimit):
+            if kind == resource.RLIMIT_AS:
+                raise ValueError("current limit exceeds maximum limit")
+            real(kind, pair)
+        resource.setrlimit = refuse
+        """
+    monkeypatch.setattr(captive, "_LAUNCH", dedent(refusing) + captive._LAUNCH)
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    assert ran(code) == (0, f"{LIMITS['RLIMIT_NOFILE']}\n")
+
+
 def test_eight_java_programs_fit() -> None:
     """Each has 20 threads where there are two cores, and 80 where there are 64."""
     for cores, threads in ((2, 22), (16, 45), (64, 80)):

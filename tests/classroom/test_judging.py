@@ -13,7 +13,7 @@ import pytest
 from twisted.internet.threads import deferToThread
 
 from tests.client.in_reactor import in_reactor
-from uppercase.classroom.captive import ObservedService
+from uppercase.classroom.captive import OUTPUT, ObservedService
 from uppercase.classroom.exercises import find_exercise
 from uppercase.classroom.grade import Run, Trial, Wrong
 from uppercase.classroom.record import Row
@@ -192,6 +192,13 @@ def test_a_sentence_tells_output_from_standard_error() -> None:
     logs = wrong("udp-pinger", pinged("", loss="", summary="", complaint="INFO: 40% loss"))
     assert len(logs) == 3
     assert all(said.endswith(" and, on standard error, INFO: 40% loss") for said in logs.values())
+
+
+def test_who_prints_more_than_is_read_is_told_so() -> None:
+    """Such as a line each time that it looks for the reply, which comes after all of them."""
+    for size, ends in ((OUTPUT - 1, "'"), (OUTPUT, "' (of its output, the first 64 KiB are read)")):
+        found = wrong("tcp-client", Judged([{"event": "opened"}], "." * size))
+        assert found["prints the reply"].endswith(f"..{ends}")
 
 
 def test_who_was_killed_with_nothing_said_may_have_said_something() -> None:

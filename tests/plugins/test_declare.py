@@ -416,7 +416,7 @@ async def test_a_blocking_function_for_which_there_is_no_thread_fails_in_a_sente
     monkeypatch.setattr(reactor, "getThreadPool", lambda: pool)
     with monkeypatch.context() as patch:
         none = mock.Mock(side_effect=RuntimeError("can't start new thread"))
-        patch.setattr(threading, "_start_new_thread", none)
+        patch.setattr(threading.Thread, "start", none)
         with pytest.raises(TransformError, match="'slow' failed: can't start new thread"):
             slow.transform(b"a")
     assert await awaited(slow.transform(b"a")) == b"a"

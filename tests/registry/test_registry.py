@@ -969,7 +969,10 @@ class TestClashes:
     ) -> None:
         first = project.drop_in("acme_one", SHOUT)
         second = project.drop_in("acme_two", SHOUT)
-        message = f"2 transforms are named 'shout', in {first} and {second}; rename all but one"
+        message = (
+            f"2 transforms are named 'shout', in {first} and {second}; rename all but one, or "
+            "serve one as module:function"
+        )
         assert only(project.problems()).message == message
         with pytest.raises(NameClash) as caught:
             registry.listing().find("shout")

@@ -19,7 +19,7 @@ from tests.client.in_reactor import in_reactor
 from tests.system.processes import environment
 from tests.testing import broken
 from uppercase import registry, stream_transform, transform
-from uppercase.errors import BadArgument, UnknownName
+from uppercase.errors import BadArgument, UnknownName, UserError
 from uppercase.testing import LAWS, Law, Report, TransformContract, _examination, check
 
 QUICK = 10
@@ -546,6 +546,13 @@ def test_a_mistake_in_what_to_check_is_told_as_on_the_command_line() -> None:
         check("ceasar")
     with pytest.raises(BadArgument, match="whole number"):
         check("caesar:shift=x")
+
+
+@pytest.mark.parametrize("given", [{"examples": ["hi"]}, {"messages": st.just("hi")}])
+def test_a_message_that_is_not_bytes_is_no_fault_of_the_transform(given: Any) -> None:
+    told = "got 'hi' as a message to try; bytes are accepted, as b'hello'"
+    with pytest.raises(UserError, match=told):
+        check("identity", count=QUICK, **given)
 
 
 @transform

@@ -281,6 +281,16 @@ def test_a_kernel_that_cuts_nothing_apart_gets_them_one_by_one(
         assert type(_batches.batches_of(sock)) is _batches.OneByOne
 
 
+@TOGETHER
+@pytest.mark.parametrize("call", ["_recvmmsg", "_sendmmsg"])
+def test_where_a_filter_refuses_the_calls_they_go_one_by_one(
+    call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_batches, call, lambda *_: -1)
+    with open_socket("127.0.0.1", 0) as sock:
+        assert type(_batches.batches_of(sock)) is _batches.OneByOne
+
+
 # What is looked at together, against each datagram by itself
 
 _SOURCES = [("192.0.2.7", 50_000), ("192.0.2.8", 50_000), ("192.0.2.7", 53), ("192.0.2.9", 0)]

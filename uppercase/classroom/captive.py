@@ -67,7 +67,8 @@ _LAUNCH: Final = (
     " if kind is not None:\n"
     "  hard=resource.getrlimit(kind)[1]\n"
     "  value=value if hard<0 else min(value,hard)\n"
-    "  resource.setrlimit(kind,(value,value if last else hard))\n"
+    "  try: resource.setrlimit(kind,(value,value if last else hard))\n"
+    "  except ValueError: pass\n"
     "for tasks in (2**n for n in range(6,21)):\n"
     " limit('RLIMIT_NPROC',tasks,False)\n"
     " try: pid=os.fork()\n"
@@ -86,7 +87,8 @@ _LAUNCH: Final = (
     " sys.exit(f'cannot run {sys.argv[3]}: {why}')\n"
 )
 """Sets the limits in the new process: Python can run nothing of its own safely between fork and
-exec where there are threads. What Python ignores is not ignored by what it becomes. How many
+exec where there are threads. What Python ignores is not ignored by what it becomes. A limit that
+the system refuses is not set: macOS refuses RLIMIT_AS, as it gives all more addresses. How many
 processes and threads the user has is tried out, as in a container nobody sees those outside."""
 
 _WHERE: Final = re.compile(

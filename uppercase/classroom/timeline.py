@@ -155,12 +155,15 @@ class ClientArrows:
     def _arrow(self, row: Row, direction: str, **more: Any) -> Arrow:
         data = row.get("data", "").encode("latin-1", "replace")
         size = row.get("size", len(data))
+        # As one reads it: UTF-8 where it is, escaped where it is not.
+        text = printable(data.decode("utf-8", "replace")[: _TEXT + 1])
+        whole = len(text) <= _TEXT and size <= len(data)
         arrow = Arrow(
             row["time"],
             row["time"],
             direction,
             row.get("number", 0),
-            _readable(data, size),
+            f'"{text}"' if whole else f'"{text[:_TEXT]}…"',
             size,
             data=data[:size],
             **more,
@@ -232,12 +235,6 @@ class ClientArrows:
 
 def _actions(row: Row) -> tuple[str, ...]:
     return tuple(map(str, row.get("actions", ())))
-
-
-def _readable(data: bytes, size: int) -> str:
-    """Return a payload's start as one reads it: UTF-8 where it is, escaped where it is not."""
-    text = printable(data.decode("utf-8", "replace")[: _TEXT + 1])
-    return f'"{text}"' if len(text) <= _TEXT and size <= len(data) else f'"{text[:_TEXT]}…'
 
 
 def title_of(timeline: Timeline) -> str:

@@ -120,24 +120,26 @@ class Admission:
 
     def _evict(self, suits: Callable[[Evictable], bool]) -> bool:
         """Close the one that suits and was idle longest; return False if none was idle for long."""
-        now = self.now()
-        known = any(suits(connection) for _, connection in self._candidates)
-        if not known and now >= self._no_search_before:
-            # Others as well: the next newcomer may be somebody else's.
-            idle: dict[bool, list[tuple[float, Evictable]]] = {True: [], False: []}
-            for connection in self.connections:
-                since = connection.unproductive_since()
-                if since is not None and since <= now - _EVICT_AFTER:
-                    idle[suits(connection)].append((since, connection))
-            longest = (nsmallest(_EVICT_BATCH, each, key=itemgetter(0)) for each in idle.values())
-            self._candidates = sorted(chain(*longest), key=itemgetter(0))
-            if not idle[True]:
-                self._no_search_before = now + _EVICT_SEARCH_PAUSE
-        for found in [each for each in self._candidates if suits(each[1])]:
-            self._candidates.remove(found)
-            since, connection = found
-            # It may have become busy, or ended, since the search.
-            if connection.unproductive_since() == since:
-                connection.evict()
-                return True
+        for may_search in (self.now() >= self._no_search_before, False):
+            for since, connection in self._candidates:
+                # It may have become busy, or ended, since the search.
+                if suits(connection) and connection.unproductive_since() == since:
+                    connection.evict()
+                    return True
+            if not may_search:
+                break
+            self._search(suits)
         return False
+
+    def _search(self, suits: Callable[[Evictable], bool]) -> None:
+        """Find the connections that have been idle longest; others too, for the next newcomer."""
+        latest = self.now() - _EVICT_AFTER
+        idle: dict[bool, list[tuple[float, Evictable]]] = {True: [], False: []}
+        for connection in self.connections:
+            since = connection.unproductive_since()
+            if since is not None and since <= latest:
+                idle[suits(connection)].append((since, connection))
+        longest = (nsmallest(_EVICT_BATCH, each, key=itemgetter(0)) for each in idle.values())
+        self._candidates = sorted(chain(*longest), key=itemgetter(0))
+        if not idle[True]:
+            self._no_search_before = self.now() + _EVICT_SEARCH_PAUSE

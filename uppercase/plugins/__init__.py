@@ -258,9 +258,12 @@ def _owner(target: Any) -> str:
     return str(getattr(target, "__qualname__", None) or repr(target))
 
 
-def is_name(name: object) -> bool:
-    """Return whether users can type a transform's name: lower-case letters, digits, hyphens."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
+def fault_of_name(name: object, label: str) -> str | None:
+    """Say what keeps users from typing the name of a thing; nothing if it is fine."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return None
+    accepted = "lower-case letters, digits and single hyphens are accepted"
+    return f"{label} has the name {name!r}; {accepted}"
 
 
 def _named(target: Any) -> Any:
@@ -273,11 +276,8 @@ def _name(target: Any, given: str | None) -> str:
     name = given
     if name is None:
         name = _HUMP.sub("-", _named(target).__name__).replace("_", "-").lower()
-    if not is_name(name):
-        raise PluginError(
-            f"{_owner(target)} has the name {name!r}; lower-case letters, digits and single "
-            "hyphens are accepted: give it with name="
-        )
+    if fault := fault_of_name(name, _owner(target)):
+        raise PluginError(f"{fault}: give it with name=")
     return name
 
 

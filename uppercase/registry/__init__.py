@@ -178,7 +178,10 @@ def listing(*, thorough: bool = False) -> Listing:
             transforms[name] = built_in[0]
         elif len(distinct) > 1:
             count, origins = len(distinct), " and ".join(sorted({each.origin for each in distinct}))
-            message = f"{count} transforms are named {name!r}, in {origins}; rename all but one"
+            message = (
+                f"{count} transforms are named {name!r}, in {origins}; rename all but one, or "
+                "serve one as module:function"
+            )
             clashes[name] = [Problem(distinct[0].origin, message)]
         else:
             transforms[name] = distinct[0]

@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from uppercase.errors import line_of
 from uppercase.interfaces import ITransform, ITransformPlugin
-from uppercase.plugins import is_name
+from uppercase.plugins import fault_of_name
 from uppercase.registry._found import (
     Found,
     Problem,
@@ -111,9 +111,9 @@ class Scan:
         else:
             if names is not None:
                 said = {attribute: getattr(names, attribute) for attribute in self._by_name}
-                self._add(Found(file, **said), _fault_of_name(names.name, label))
+                self._add(Found(file, **said), fault_of_name(names.name, label))
             elif plugin is not None:
-                fault = fault_of_plugin(plugin, label) or _fault_of_name(plugin.name, label)
+                fault = fault_of_plugin(plugin, label) or fault_of_name(plugin.name, label)
                 self._add(Found(file, plugin), fault, plugin)
 
     def _add(self, transform: Found, fault: str | None, plugin: object = None) -> None:
@@ -156,7 +156,7 @@ class Scan:
             origin = f"entry point of {title(point.dist)}" if point.dist else GROUP
             transform = Found(origin, reference=reference, name=point.name)
             label = f"{point.name} = {point.value}"
-            self._add(transform, _fault_of_name(point.name, label))
+            self._add(transform, fault_of_name(point.name, label))
 
 
 def announced(group: str) -> "tuple[list[EntryPoint], list[Problem]]":
@@ -189,13 +189,6 @@ def drop_ins(folder: str) -> list[Path]:
     """Return the files of a folder's drop-ins, without links to nowhere, such as Emacs' locks."""
     files = sorted(Path(folder).glob("*.py"))
     return [file for file in files if file.name != "__init__.py" and file.exists()]
-
-
-def _fault_of_name(name: object, label: str) -> str | None:
-    if is_name(name):
-        return None
-    accepted = "lower-case letters, digits and single hyphens are accepted"
-    return f"{label} has the name {name!r}; {accepted}"
 
 
 def _stale(label: str, file: str) -> Problem:

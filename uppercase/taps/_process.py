@@ -428,8 +428,7 @@ def observer_for_twistd() -> FileLogObserver:
             f"cannot write the log file {path}: {error.strerror}; name another with "
             f"--logfile={other} before the service's name"
         )
-    number = getattr(signal, "SIGUSR1", None)
     # As twistd's own log does: rotating it by that must not end the service.
-    if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-        signal.signal(number, lambda *_: the_reactor().callFromThread(file.rotate))
+    if signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL:
+        signal.signal(signal.SIGUSR1, lambda *_: the_reactor().callFromThread(file.rotate))
     return observer_of(file, _format)

@@ -33,8 +33,6 @@ _BYTES_ACKED: Final = struct.Struct("=120xQ")
 # Its first byte is the connection's state; 7 is TCP_CLOSE (net/tcp_states.h): reset, or timed out.
 _STATE: Final = struct.Struct("=B")
 _TCP_CLOSE: Final = 7
-# ioctl SIOCOUTQ (linux/sockios.h): bytes that wait in the send queue; works on UNIX sockets too.
-_SIOCOUTQ: Final = 0x5411
 _INT: Final = struct.Struct("=i")
 
 _LEAST_HOPS: Final = (
@@ -63,7 +61,8 @@ def unacknowledged_output(transport: ITransport) -> int | None:
 
     The end of the output counts as one byte.
     """
-    return _ask_kernel(transport, _SIOCOUTQ) if sys.platform == "linux" else None
+    # It is SIOCOUTQ of linux/sockios.h, whose number differs by architecture.
+    return _ask_kernel(transport, termios.TIOCOUTQ) if sys.platform == "linux" else None
 
 
 def peer_is_gone(transport: ITransport) -> bool:

@@ -30,7 +30,7 @@ import uppercase
 from uppercase import registry
 from uppercase.awaiting import Waiter, is_async, start, the_reactor
 from uppercase.core.values import counted
-from uppercase.errors import TransformError, WrongResult, kind_of
+from uppercase.errors import TransformError, UserError, WrongResult, kind_of
 from uppercase.interfaces import IStreamTransform, ITransform
 from uppercase.limits import ASYNC_WINDOW, KIB, KIT_LARGE, SLOW_CALL
 
@@ -215,10 +215,10 @@ class Examination:
         self.make = registry.listing().maker(target)
         self._transform = self.make()
         self.streams: bool = IStreamTransform.providedBy(self._transform)
-        given_examples = sorted(examples, key=lambda message: (len(message), message))
+        given_examples = sorted(map(_given, examples), key=lambda message: (len(message), message))
         own = [st.sampled_from(given_examples)] if given_examples else []
         if messages is not None:
-            own.append(messages)
+            own.append(messages.map(_given))
         self.any = st.one_of(ANY, *own)
         self.text = st.one_of(TEXT, *own)
         self.corpus = (*CORPUS, *given_examples)
@@ -376,6 +376,13 @@ class Examination:
         # One by one: what happens beside others is for the law of calls alone.
         self._try(measure, zip(large_messages()), most=1)
         return tried
+
+
+def _given(message: object) -> bytes:
+    """Return an author's message: of another type, it would look like a fault of the transform."""
+    if not isinstance(message, bytes):
+        raise UserError(f"got {message!r} as a message to try; bytes are accepted, as b'hello'")
+    return message
 
 
 async def _try_together(test: Test, batch: list[Case]) -> list[tuple[Case, Exception | None]]:

@@ -73,7 +73,6 @@ _SOCKADDR_IN: Final = struct.Struct("!H4s")
 _SOCKADDR_IN6: Final = struct.Struct("!HI16sI")
 _FAMILY: Final = struct.Struct("@H")
 _WIRE: Final = attrgetter("wire")
-_MSG_TRUNC: Final[int] = getattr(socket, "MSG_TRUNC", 0)
 _SIZE: Final[Any] = "N"  # size_t; typeshed does not know that memoryview casts to it
 
 
@@ -175,7 +174,6 @@ class OneByOne:
         # Whether the system says where each datagram was sent to, so that broadcasts are told apart
         # and replies leave from the address that was asked. One address needs no telling.
         self._tells = self.bound.host in ("0.0.0.0", "::") and enable_destinations(sock)
-        self._has_messages = hasattr(sock, "recvmsg")
         self._origin_of = lru_cache(ORIGINS)(Origin.of)
 
     def receive(self) -> tuple[Sequence[bytes], list[Origin]]:
@@ -199,14 +197,9 @@ class OneByOne:
         return payloads, origins
 
     def _receive_one(self) -> tuple[bytes, Origin]:
-        # Invariant: a part of a datagram never passes for a whole one. Where the system marks what
-        # it cuts (MSG_TRUNC) any size would do; elsewhere only one that no datagram reaches.
-        if not self._has_messages:
-            data, source = self._sock.recvfrom(UDP_READ_SIZE)
-            return data, self._origin_of(source, self.bound)
         data, ancillary, flags, source = self._sock.recvmsg(UDP_READ_SIZE, ANCILLARY_SPACE)
         told = parse_destination(ancillary, self.bound.port) if self._tells else None
-        return data, self._origin_of(source, told or self.bound, bool(flags & _MSG_TRUNC))
+        return data, self._origin_of(source, told or self.bound, bool(flags & socket.MSG_TRUNC))
 
     def send(self, data: bytes, origin: Origin) -> OSError | None:
         """Send a reply from the address that was asked; return why the system refuses it."""
@@ -373,9 +366,12 @@ def batches_of(sock: socket.socket) -> OneByOne:
     """Return what reads and sends a bound socket's datagrams, in batches where that can be."""
     # A subclass may have methods of its own, which are to be called.
     if _recvmmsg and _sendmmsg and type(sock) is socket.socket:
+        # A filter of system calls may refuse these two; now they have nothing to do.
+        nothing = sock.fileno(), None, 0, socket.MSG_DONTWAIT
         with suppress(OSError):
             sock.getsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT)
-            return Batches(sock)
+            if _recvmmsg(*nothing, None) == _sendmmsg(*nothing) == 0:
+                return Batches(sock)
     return OneByOne(sock)
 
 

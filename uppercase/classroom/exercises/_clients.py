@@ -17,9 +17,10 @@ from itertools import pairwise
 from operator import contains
 from typing import Any, ClassVar, Final
 
-from uppercase.classroom.captive import ending
+from uppercase.classroom.captive import OUTPUT, ending
 from uppercase.classroom.grade import Run, Trial, Wrong, check, exercise
 from uppercase.lab import UDP_PRESETS, Row, answer_key, make_experiment
+from uppercase.limits import KIB
 
 _SENTENCE: Final = "hello world"
 
@@ -64,6 +65,8 @@ def _end(run: Run) -> str:
     """Return what a sentence adds to what a program has done."""
     lost = "" if run.output else " (what it has not flushed is lost)"
     end = f" and had to be killed{lost}" if run.status is None else ""
+    if len(run.output.encode()) >= OUTPUT:
+        end = f" (of its output, the first {OUTPUT // KIB} KiB are read){end}"
     return end + (f" and, on standard error, {run.complaint}" if run.complaint else "")
 
 
