@@ -280,8 +280,8 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
-        failure = event.get("log_failure") or event.get("failure")
-        trace = None if failure is None else failure.value.__traceback__
+        failure: Any = event.get("log_failure") or event.get("failure")
+        trace = failure and failure.value.__traceback__
         # Others are a drop-in's own words, or about the record, as there can be none in an archive.
         if trace and trace.tb_frame.f_code is getCache.__code__ and trace.tb_next:
             failures.append(failure.value)
