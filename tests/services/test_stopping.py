@@ -4,6 +4,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from twisted.internet import reactor
@@ -78,6 +79,39 @@ async def test_who_gives_up_waiting_for_a_stop_ends_no_other_wait(
         assert not stopped.called
     await second
     assert service.phase == "not started"
+
+
+async def test_a_service_whose_ports_somebody_has_closed_stops_as_usual(
+    service: TransformService, said: list[str]
+) -> None:
+    """As the reactor does with a socket that another process has shut down."""
+    service.startService()
+    ports: Any = service
+    for port in ports.ports:
+        port.stopListening()
+    await deferLater(reactor, 0)
+    await service.stopService()
+    assert service.phase == "not started"
+    assert [line.partition(": ")[2] for line in said if "accepted" in line or "total" in line] == [
+        "in total: no connections"
+        if service.protocol == "TCP"
+        else "in total: received 0, answered 0"
+    ]
+
+
+async def test_a_stop_that_fails_at_once_says_so_to_who_waits(
+    service: TransformService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise ValueError("no good")
+
+    service.startService()
+    end = service.end
+    monkeypatch.setattr(service, "end", fail)
+    with pytest.raises(ValueError, match="no good"):
+        await service.stopService()
+    assert service.phase == "not started"
+    await end()
 
 
 async def test_a_service_can_be_started_again(service: TransformService) -> None:

@@ -9,6 +9,7 @@ from errno import EADDRNOTAVAIL, EMFILE, ENETUNREACH
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from twisted.internet import reactor
@@ -145,6 +146,19 @@ async def test_a_third_partys_port_accepts_by_itself(
     assert service.served() == ["card:1"]
     await stop(service)
     assert ended == [True]
+
+
+@in_reactor
+async def test_an_endpoint_that_raises_is_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third party's, which should return a Deferred; what was opened before it is closed."""
+    endpoint: Any = SimpleNamespace(listen=mock.Mock(side_effect=OSError(EMFILE, "no modem")))
+    listener = Listener("card:1", "card:1", None, endpoint=endpoint)
+    monkeypatch.setattr("uppercase.tcp.listening.listener_of_string", lambda *_: listener)
+    service = tcp_service(TCPSettings(port=0, listen=["card:1"]))
+    with pytest.raises(CannotStart, match="cannot listen on card:1: no modem"):
+        service.startService()
+    assert not service.ports
+    await deferLater(reactor, 0)
 
 
 @in_reactor

@@ -133,6 +133,13 @@ def test_a_port_rests_longer_and_longer_and_goes_on(served: Served, code: int) -
     assert system.asked == len(served.told) + 1
 
 
+def test_a_port_that_rests_is_stopped_twice(served: Served) -> None:
+    """By somebody else, and then by its service, as the fixture does."""
+    served.acceptor.connectionLost(Failure(MemoryError()))
+    served.acceptor.stopListening()
+    served.reactor.advance(0)
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "none"), MemoryError()])
 def test_a_port_that_cannot_be_watched_again_rests_on(
     error: Exception, served: Served, monkeypatch: pytest.MonkeyPatch

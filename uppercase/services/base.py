@@ -374,12 +374,13 @@ class TransformService(Service, ABC):
         Service.stopService(self)
         if not self._listening:
             return succeed(None)
-        if self._stopping is None:
-            self._stopping = Deferred()
-            Deferred.fromCoroutine(self.end()).addBoth(self._ended)
+        is_first = self._stopping is None
+        self._stopping = self._stopping or Deferred()
         # One for each caller, who may cancel it.
         stopped: Deferred[None] = Deferred()
         self._stopping.chainDeferred(stopped)
+        if is_first:
+            Deferred.fromCoroutine(self.end()).addBoth(self._ended)
         return stopped
 
     @inlineCallbacks

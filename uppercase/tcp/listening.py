@@ -131,7 +131,7 @@ class Listener(NamedTuple):
         factory = with_stages(served, self.proxies, self.context)
         listening: Deferred[IListeningPort]
         if self.open_socket is None:
-            listening = self.endpoint.listen(factory)
+            listening = maybeDeferred(self.endpoint.listen, factory)
         else:
             listening = maybeDeferred(self.open_socket).addCallback(port_of, factory, reactor)
         return listening.addCallback(accept)
@@ -183,6 +183,7 @@ class Acceptor:
         waits: Callable[[], bool] | None = None,
     ) -> None:
         self._port = port
+        self._host: IAddress = port.getHost()
         self._reactor = reactor
         self._on_scarce = on_scarce
         self._waits = waits
@@ -212,13 +213,13 @@ class Acceptor:
         """Accept no more, and close the port."""
         if self._call is not None:
             self._call.cancel()
+            self._call = None
         self._reactor.removeReader(self)
         self._socket.close()
         return maybeDeferred(self._port.stopListening)
 
     def getHost(self) -> IAddress:
-        host: IAddress = self._port.getHost()
-        return host
+        return self._host
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -258,7 +259,8 @@ class Acceptor:
 
     def accept_waiting(self) -> None:
         """Accept the connections that wait in the queue, which closing it would reset."""
-        self._accept(BACKLOG)
+        if self._socket.fileno() >= 0:  # The reactor, or a transform, may have closed it.
+            self._accept(BACKLOG)
 
     def _accept(self, most: int) -> bool:
         """Accept up to that many; tell whether they were there."""
