@@ -20,7 +20,14 @@ from uppercase import ITransform, transform
 from uppercase.client import Target, ask
 from uppercase.core.events import Event, IObserver
 from uppercase.core.values import cannot_listen
-from uppercase.errors import BadValue, CannotListen, UnknownName, UppercaseError, UserError
+from uppercase.errors import (
+    BadValue,
+    CannotListen,
+    NetworkError,
+    UnknownName,
+    UppercaseError,
+    UserError,
+)
 from uppercase.limits import DatagramLimits, Limits
 from uppercase.services import (
     CannotStart,
@@ -225,6 +232,35 @@ async def test_a_protocol_for_a_port_of_ones_own_answers_datagrams() -> None:
     target = Target(host="127.0.0.1", port=port.getHost().port, udp=True)
     assert await ask(target, b"abc", timeout=10) == b"cba"
     await port.stopListening()
+
+
+@pytest.mark.parametrize("kind", SERVICES)
+async def test_what_serves_ports_of_ones_own_leaves_no_timer_and_tells_what_it_held_back(
+    kind: str, said: list[str]
+) -> None:
+    """What is left in the reactor fails each test."""
+
+    def fail(text: str) -> str:
+        raise ValueError("no good")
+
+    own: Any = reactor
+    listens: Any = own.listenUDP if kind == "udp" else own.listenTCP
+    answering: object = (
+        udp_protocol(UDPSettings(transforms=[fail]))
+        if kind == "udp"
+        else tcp_factory(TCPSettings(transforms=[fail]))
+    )
+    port = listens(0, answering, interface="127.0.0.1")
+    target = Target(port=port.getHost().port, udp=kind == "udp")
+    for _ in range(2):
+        with pytest.raises(NetworkError):
+            await ask(target, b"abc", timeout=0.2 if target.udp else 10, retries=0)
+    await port.stopListening()
+    held_back = f"{kind.upper()}: transform fail: ValueError: 1 more since the last line"
+    for _ in range(500):  # The last connection may still be open.
+        if held_back not in said:
+            await deferLater(reactor, 0.01)
+    assert held_back in said
 
 
 @pytest.mark.parametrize("kind", SERVICES)

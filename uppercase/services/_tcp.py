@@ -329,4 +329,12 @@ def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:
     say where to listen and how to stop are not used.
     """
     service = TCPService(settings, reactor)
-    return listening.with_stages(service.factory, service.proxies)
+    factory = service.factory
+
+    def end() -> None:
+        factory.on_closed = end
+        if not (factory.numPorts or factory.connections):
+            service.close()
+
+    factory.on_stopped = end
+    return listening.with_stages(factory, service.proxies)

@@ -183,4 +183,6 @@ def udp_protocol(settings: UDPSettings, reactor: Any = None) -> DatagramProtocol
     settings that say where to listen and how to stop are not used.
     """
     service = UDPService(settings, reactor)
-    return ResponderProtocol(service.responder, service.reactor)
+    protocol = ResponderProtocol(service.responder, service.reactor)
+    protocol.on_stopped = service.close
+    return protocol

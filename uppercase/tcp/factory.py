@@ -180,6 +180,7 @@ class TransformFactory(ServerFactory):
         admission: decides which are let in.
         turns: lets those that have more to do go on.
         on_closed: called after each end, if somebody has set it.
+        on_stopped: called when no port listens any more.
         tell: tells the observer of an event.
     """
 
@@ -205,6 +206,7 @@ class TransformFactory(ServerFactory):
         )
         self.turns = Turns(clock)
         self.on_closed: Callable[[], None] | None = None
+        self.on_stopped: Callable[[], None] = lambda: None
         idle = EndingProtocol.idle_since, EndingProtocol.close_idle
         stalled = EndingProtocol.stalled_since, EndingProtocol.close_stalled
         every = max(limits.send_timeout / _STALL_CHECKS, _LEAST_PAUSE)
@@ -225,6 +227,7 @@ class TransformFactory(ServerFactory):
     def stopFactory(self) -> None:
         """No port listens any more: there are timers only while there are connections."""
         self._end_watches()
+        self.on_stopped()
 
     def open_conversation(self, on_ready: Callable[[], None]) -> Conversation:
         """Return a connection's conversation, which calls back when an awaited reply has come."""

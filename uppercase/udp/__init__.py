@@ -87,12 +87,16 @@ class ResponderProtocol(DatagramProtocol):
     Args:
         responder: decides and counts.
         clock: tells when a delay is over.
+
+    Attributes:
+        on_stopped: called when the port has stopped.
     """
 
     noisy = False
 
     def __init__(self, responder: Responder, clock: IReactorTime) -> None:
         self.responder = responder
+        self.on_stopped: Callable[[], None] = lambda: None
         self._clock = clock
         self._send: Callable[[bytes, Origin], OSError | None]
         self._send_replies: Callable[[Replies], Collection[tuple[int, OSError]]]
@@ -135,6 +139,7 @@ class ResponderProtocol(DatagramProtocol):
             cancel()
             self.responder.abandon(step)
         self._check_idle()
+        self.on_stopped()
 
     def datagramReceived(self, datagram: bytes, addr: SocketAddress) -> None:
         self.receive_batch([datagram], [Origin.of(addr, self._here)])
