@@ -95,6 +95,22 @@ async def test_a_service_is_started_asked_stopped_and_started_again(kind: str) -
         assert not service.ports
 
 
+async def test_a_reactor_that_has_dropped_everything_serves_what_is_started_after_that() -> None:
+    """As trial has it after a test that leaves something behind."""
+    before, after = MAKERS["tcp"](), MAKERS["tcp"]()
+    own: Any = reactor
+    before.startService()
+    dropped = own.removeAll()
+    try:
+        after.startService()
+        assert await ask(Target(port=port_of(after)), b"abc", timeout=10) == b"CBA"
+        await after.stopService()
+    finally:
+        for each in dropped:
+            own.addReader(each)
+    await before.stopService()
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 async def test_what_is_started_again_while_it_stops_is_served_after_that(
     kind: str, said: list[str]

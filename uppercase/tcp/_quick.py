@@ -293,7 +293,8 @@ def hub_of(reactor: Any) -> Any:
     if PORTABLE or not hasattr(select, "epoll"):
         return reactor
     hub = _HUBS.get(reactor)
-    if hub is None:
+    # What the reactor has dropped by `removeAll`, as after an unclean test of trial's, is deaf.
+    if hub is None or (hub._descriptors and hub not in reactor.getReaders()):
         hub = _HUBS[reactor] = Hub(reactor)
     return hub
 
