@@ -158,9 +158,9 @@ def test_a_cancelled_request_leaves_the_others_in_step() -> None:
 def test_a_message_of_another_type_leaves_the_others_in_step() -> None:
     session, transport, _ = make_session()
     first: Deferred[bytes] = session.ask(bytearray(b"one"))
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="a bytes-like object is required, not 'str'"):
         session.ask("two")
-    third = session.ask(b"three")
+    third: Deferred[bytes] = session.ask(memoryview(b"three"))
     assert transport.value() == b"one\nthree\n"
     session.dataReceived(b"ONE\nTHREE\n")
     assert (result_of(first), result_of(third)) == (b"ONE", b"THREE")
@@ -536,6 +536,12 @@ async def test_datagrams_have_no_session_and_no_exchange() -> None:
 
 
 @in_reactor
+async def test_a_mistake_in_the_call_leaves_no_socket() -> None:
+    with pytest.raises(TypeError):
+        await ask(Target(port=9, udp=True), b"hello", retries=cast(Any, "4"))
+
+
+@in_reactor
 async def test_a_session_of_many_messages() -> None:
     with tcp_server() as server:
         session = await connect(target_of(server))
@@ -550,6 +556,11 @@ async def test_an_exchange_with_a_streaming_server() -> None:
     with tcp_server() as server:
         assert await exchange(target_of(server), data) == data.upper()
         assert await exchange(target_of(server), b"") == b""
+        buffer: Any = bytearray(b"hello")
+        assert await exchange(target_of(server), buffer) == b"HELLO"
+        with pytest.raises(TypeError, match="a bytes-like object is required, not 'str'"):
+            await exchange(target_of(server), cast(Any, "hello"))
+        await settle()
 
 
 @in_reactor

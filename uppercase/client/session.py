@@ -96,7 +96,7 @@ class Session(TimeoutMixin, ClientProtocol):
             return fail(self._reason)
         trailer = b"\n" if self._framing == "line" else b""
         try:
-            data = bytes(self._framer.wrap(message, trailer))  # of a bytearray, too
+            data = self._framer.wrap(bytes(memoryview(message)), trailer)
             probe = make_framer(self._framing, max_length=self._max_length)
             carried = list(probe.feed(data)) == [(message, trailer)]
         except FramingError:
@@ -219,8 +219,8 @@ class Datagrams:
             self.reactor, self.target, datagrams, came.put, lambda error: came.put(Failure(error))
         )
         self._under_way.add(came)
-        most = self.retries + 1
         try:
+            most = self.retries + 1
             for attempt in range(1, most + 1):
                 if attempt > 1:
                     again(f"attempt {attempt} of {most}")
@@ -392,7 +392,7 @@ def exchange(
         name, reader, received = _name_of(server), Reader(), bytearray()
         await open_connection(server, reader, clock)
         try:
-            reader.transport.write(data)
+            reader.transport.write(bytes(memoryview(data)))
             reader.transport.loseWriteConnection()
             while chunk := await reader.came.get().addTimeout(timeout, clock):
                 received += chunk
