@@ -109,8 +109,7 @@ def as_junit(exercise: Exercise, marks: Sequence[Mark]) -> bytes:
             failure = ElementTree.SubElement(case, "failure", message=mark.sentence)
             # XML has no way to write most of what is not printable.
             failure.text = printable("\n".join(_picture(mark)), keep="\n")
-    written: bytes = ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
-    return written
+    return bytes(ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True))
 
 
 def write_report(exercise: Exercise, marks: Sequence[Mark], folder: Path) -> None:

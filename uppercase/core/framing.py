@@ -228,7 +228,9 @@ class NetstringFramer(Framer):
                 self._needed = end + 1 - start
                 break
             if data[end] != _COMMA:
-                raise self._fail(self._no_comma(length, data[end]))
+                got = f"got {data[end : end + 1]!r} after the {length} bytes of a netstring's data"
+                accepted = "accepted is a comma; the length counts bytes, not characters"
+                raise self._fail(MalformedFrame(f"{got}; {accepted}"))
             yield data[colon + 1 : end], b""
             start = end + 1
         self._held += data[start:]
@@ -243,12 +245,6 @@ class NetstringFramer(Framer):
                 raise self._fail(MalformedFrame(f"got a leading zero in {got!r}; {_ACCEPTED}"))
             if index == self._digits:
                 raise self._fail(MessageTooLong(self._limit))
-
-    def _no_comma(self, length: int, byte: int) -> FramingError:
-        return MalformedFrame(
-            f"got {bytes([byte])!r} after the {length} bytes of a netstring's data; accepted is a "
-            "comma; the length counts bytes, not characters"
-        )
 
     def finish(self) -> Iterator[Pair]:
         held, needed = bytes(self._held[: self._digits + 1]), self._needed

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from functools import partial
 from types import NoneType, UnionType
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from uppercase.errors import PluginError, text_of
 from uppercase.interfaces import IStreamTransform, ITransform, ITransformPlugin
@@ -80,8 +80,7 @@ class _FunctionDecorator(Protocol):
 
 def _typed(function: Any) -> _FunctionDecorator:
     """Tell type checkers of the overloads, which a function would repeat one by one."""
-    decorator: _FunctionDecorator = function
-    return decorator
+    return cast(_FunctionDecorator, function)
 
 
 @_typed
@@ -220,8 +219,7 @@ def adopt(
     if ITransformPlugin in kept:
         if is_class:
             raise PluginError(f"{owner} is a class, and an instance is the plugin; use {owner}()")
-        plugin: ITransformPlugin = target
-        return plugin
+        return cast(ITransformPlugin, target)
     if ITransform in kept:
         signature = signature_of(target, owner) if is_class else inspect.Signature()
         return DeclaredTransform(

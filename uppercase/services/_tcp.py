@@ -225,7 +225,7 @@ class TCPService(TransformService):
                     drained.add(connection)
                     connection.drain()
             await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
-        self.factory.on_closed = None
+        self.factory.on_closed = lambda: None
 
     def _abort(self, late: list[TransformProtocol]) -> None:
         if late:

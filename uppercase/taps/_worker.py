@@ -14,14 +14,6 @@ from typing import Any, Final
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
-def die_with(supervisor: int) -> None:
-    """Have the system kill this process when the supervisor ends, however hung either is."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:
-        os._exit(1)
-
-
 def make_services(tap: str, words: list[str]) -> Any:
     from twisted.python.reflect import namedModule
 
@@ -37,7 +29,11 @@ if __name__ == "__main__":
     # sends these to all of its processes; the supervisor says what they mean.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    die_with(int(supervisor))
+    # The system kills this process when the supervisor ends, however hung either is.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(supervisor):
+        os._exit(1)
     python, *searched = json.load(sys.stdin)
     if python != sys.hexversion >> 16:
         sys.exit("Python has another version by now; restart the service")

@@ -179,7 +179,7 @@ class TransformFactory(ServerFactory):
         connections: the open ones.
         admission: decides which are let in.
         turns: lets those that have more to do go on.
-        on_closed: called after each end, if somebody has set it.
+        on_closed: called after each end.
         on_stopped: called when no port listens any more.
         tell: tells the observer of an event.
     """
@@ -205,7 +205,7 @@ class TransformFactory(ServerFactory):
             limits.max_connections, limits.max_per_address, self.connections, clock.seconds
         )
         self.turns = Turns(clock)
-        self.on_closed: Callable[[], None] | None = None
+        self.on_closed: Callable[[], None] = lambda: None
         self.on_stopped: Callable[[], None] = lambda: None
         idle = EndingProtocol.idle_since, EndingProtocol.close_idle
         stalled = EndingProtocol.stalled_since, EndingProtocol.close_stalled
@@ -280,8 +280,7 @@ class TransformFactory(ServerFactory):
         # While a port listens, each of several clients in a row would create and cancel the timers.
         if not self.numPorts:
             self._end_watches()
-        if self.on_closed is not None:
-            self.on_closed()
+        self.on_closed()
 
     def _end_watches(self) -> None:
         for watch in (*self._watches, self._overdue):

@@ -128,8 +128,7 @@ def _ask_kernel(transport: ITransport, request: int) -> int | None:
         answer = fcntl.ioctl(skt.fileno(), request, b"\0" * _INT.size)
     except OSError:
         return None
-    count: int = _INT.unpack(answer)[0]
-    return count
+    return int(_INT.unpack(answer)[0])
 
 
 def _socket_under(transport: Any) -> socket.socket | None:

@@ -225,8 +225,7 @@ class Acceptor:
         return self._socket.fileno()
 
     def logPrefix(self) -> str:
-        prefix: str = self._port.logPrefix()
-        return prefix
+        return str(self._port.logPrefix())
 
     def connectionLost(self, reason: Failure) -> None:
         if isinstance(reason.value, MemoryError):  # It was raised by `doRead`.

@@ -87,16 +87,13 @@ class ResponderProtocol(DatagramProtocol):
     Args:
         responder: decides and counts.
         clock: tells when a delay is over.
-
-    Attributes:
-        on_stopped: called when the port has stopped.
     """
 
     noisy = False
 
     def __init__(self, responder: Responder, clock: IReactorTime) -> None:
         self.responder = responder
-        self.on_stopped: Callable[[], None] = lambda: None
+        self.on_stopped: Callable[[], None] = lambda: None  # Called when the port has stopped.
         self._clock = clock
         self._send: Callable[[bytes, Origin], OSError | None]
         self._send_replies: Callable[[Replies], Collection[tuple[int, OSError]]]

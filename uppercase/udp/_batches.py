@@ -186,20 +186,17 @@ class OneByOne:
         origins: list[Origin] = []
         try:
             for _ in range(BATCH):
-                data, origin = self._receive_one()
+                data, ancillary, flags, source = self._sock.recvmsg(UDP_READ_SIZE, ANCILLARY_SPACE)
+                told = parse_destination(ancillary, self.bound.port) if self._tells else None
+                truncated = bool(flags & socket.MSG_TRUNC)
+                origins.append(self._origin_of(source, told or self.bound, truncated))
                 payloads.append(data)
-                origins.append(origin)
         except (OSError, MemoryError):
             # Invariant: the socket does not block, so the read after the last datagram raises. An
             # error of another kind comes again if it lasts.
             if not origins:
                 raise
         return payloads, origins
-
-    def _receive_one(self) -> tuple[bytes, Origin]:
-        data, ancillary, flags, source = self._sock.recvmsg(UDP_READ_SIZE, ANCILLARY_SPACE)
-        told = parse_destination(ancillary, self.bound.port) if self._tells else None
-        return data, self._origin_of(source, told or self.bound, bool(flags & socket.MSG_TRUNC))
 
     def send(self, data: bytes, origin: Origin) -> OSError | None:
         """Send a reply from the address that was asked; return why the system refuses it."""
