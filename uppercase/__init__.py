@@ -35,11 +35,11 @@ __all__ = [
 
 
 def lazy(package: str, public: Sequence[str], modules: Sequence[str]) -> None:
-    """Give a package a `__getattr__` that loads its public names on first use.
+    """Have a package load its public names on first use, and `dir` and `help` know of them.
 
     The first of the modules that has a name is asked, and those before it are imported, so that
-    the cheap ones come first. The package does not define it itself: of one that does, type
-    checkers take any name for one that it has.
+    the cheap ones come first. The package does not define `__getattr__` itself: of one that does,
+    type checkers take any name for one that it has.
     """
 
     def load(name: str) -> Any:
@@ -49,7 +49,8 @@ def lazy(package: str, public: Sequence[str], modules: Sequence[str]) -> None:
                     return getattr(import_module(module, package), name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    vars(sys.modules[package])["__getattr__"] = load
+    module = vars(sys.modules[package])
+    module |= {"__getattr__": load, "__dir__": lambda: sorted({*module, *public})}
 
 
 lazy(__name__, __all__, [".interfaces", ".errors", ".plugins"])

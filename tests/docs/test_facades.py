@@ -31,6 +31,7 @@ def test_every_public_name_is_there(package: str) -> None:
     module = importlib.import_module(package)
     for name in getattr(module, "__all__", []):
         assert getattr(module, name) is not None
+        assert name in dir(module), "neither help() nor a shell's completion shows it"
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nonsense'"):
         _ = module.nonsense
 

@@ -697,12 +697,21 @@ class TestBrokenPlugins:
             globalLogPublisher.removeObserver(observer)
         assert written.getvalue() == ""
 
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "log.msg('loaded')",
+            "log.err(ValueError('unusual'))",
+            "import json\ntry: json.loads('')\nexcept ValueError: log.err()",
+        ],
+    )
     def test_what_a_drop_in_logs_is_nothing_wrong(
-        self, project: Project, logged_errors: LoggedErrors
+        self, project: Project, logged_errors: LoggedErrors, said: str
     ) -> None:
-        project.drop_in("acme_says", "from twisted.python import log\nlog.msg('loaded')")
-        assert project.problems() == []
-        assert logged_errors == []
+        project.drop_in("acme_says", f"from twisted.python import log\n{said}")
+        assert registry.listing().problems == []
+        assert len(logged_errors) == said.count("err(")
+        logged_errors.flush()
 
     def test_a_wrong_declaration_is_placed_in_the_authors_code(self, project: Project) -> None:
         module = project.module(

@@ -99,6 +99,21 @@ def test_each_reason_has_one_line_a_second_and_then_the_number_left_out(written:
     assert not clock.getDelayedCalls()
 
 
+def test_a_line_that_is_alone_leaves_no_timer_behind(written: Written) -> None:
+    """A factory of an embedder's own has no end that would cancel it; trial looks for timers."""
+    clock, observer = logged(closed("bad"), closed("long", Outcome.TOO_LONG))
+    assert clock.getDelayedCalls() == []
+    clock.advance(0.9)
+    observer.notify(closed("bad"))
+    clock.advance(0.1)
+    assert len(written.lines()) == 3
+    assert clock.getDelayedCalls() == []
+    clock.advance(0.9)
+    observer.notify(closed("bad"))
+    assert len(written.lines()) == 3, "the line that tells of others is a line of the kind"
+    observer.stop()
+
+
 def test_the_end_tells_what_was_held_back(written: Written) -> None:
     _, observer = logged(*[closed("bad")] * 3)
     observer.stop()

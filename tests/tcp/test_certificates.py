@@ -55,6 +55,18 @@ def test_a_missing_or_wrong_file_is_named(certificate: Certificate, tmp_path: Pa
         assert sentence in said(f"--listen=tls:0:{arguments}")
 
 
+def test_a_pipe_is_refused(certificate: Certificate) -> None:
+    """OpenSSL would wait at it: files are read again, and a shell's <(COMMAND) writes once."""
+    pipe, writer = os.pipe()
+    os.write(writer, certificate.key.read_bytes())
+    os.close(writer)
+    try:
+        sentence = said(f"--listen=tls:0:privateKey=/dev/fd/{pipe}:certKey={certificate.cert}")
+    finally:
+        os.close(pipe)
+    assert sentence.startswith(f"cannot read the private key file '/dev/fd/{pipe}': Illegal seek")
+
+
 def test_a_wrong_endpoint_string_is_named(certificate: Certificate) -> None:
     pair = f"privateKey={certificate.key}:certKey={certificate.cert}"
     assert "TLS 1.2 and every newer" in said(f"--listen=ssl:0:{pair}:sslmethod=TLSv1_METHOD")

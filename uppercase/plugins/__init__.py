@@ -258,14 +258,9 @@ def _owner(target: Any) -> str:
     return str(getattr(target, "__qualname__", None) or repr(target))
 
 
-def is_name(name: object) -> bool:
-    """Return whether users can type a transform's name: lower-case letters, digits, hyphens."""
-    return isinstance(name, str) and _NAME.fullmatch(name) is not None
-
-
 def fault_of_name(name: object, label: str) -> str | None:
-    """Say what keeps the name of a thing from being one."""
-    if is_name(name):
+    """Say what keeps users from typing the name of a thing; nothing if it is fine."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
         return None
     accepted = "lower-case letters, digits and single hyphens are accepted"
     return f"{label} has the name {name!r}; {accepted}"

@@ -280,9 +280,10 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
-        failure = event.get("log_failure") or event.get("failure")
-        # One that it raised itself is about its record, as there can be none in an archive.
-        if failure is not None and failure.value.__traceback__.tb_next is not None:
+        failure: Any = event.get("log_failure") or event.get("failure")
+        trace = failure and failure.value.__traceback__
+        # Others are a drop-in's own words, or about the record, as there can be none in an archive.
+        if trace and trace.tb_frame.f_code is getCache.__code__ and trace.tb_next:
             failures.append(failure.value)
 
     globalLogPublisher.addObserver(observe)

@@ -269,35 +269,41 @@ class LogObserver:
         self._protocol = protocol
         self._log_peers = log_peers
         self._clock = clock
-        # The end of the interval, and how many it has held back, by kind.
-        self._intervals: dict[str, IDelayedCall] = {}
+        # When the interval of each kind ends; of those that have held some back, how many, and what
+        # tells of them then. Invariant: without any there is no timer.
+        self._ends: dict[str, float] = {}
         self._held: Counter[str] = Counter()
+        self._calls: dict[str, IDelayedCall] = {}
 
     def stop(self) -> None:
         """Tell how many of each kind are held back."""
-        for kind in list(self._intervals):
-            self._intervals.pop(kind).cancel()
+        self._ends.clear()
+        for kind in list(self._calls):
+            self._calls[kind].cancel()
             self._tell(kind)
 
     def _allows(self, kind: str, interval: float) -> bool:
         """Whether a line may be written now; counts it if not."""
-        if kind in self._intervals:
+        now = self._clock.seconds()
+        left = self._ends.get(kind, now) - now
+        if left > 0:
             self._held[kind] += 1
+            if kind not in self._calls:
+                self._calls[kind] = self._clock.callLater(left, self._end, kind, interval)
             return False
-        self._intervals[kind] = self._clock.callLater(interval, self._end, kind, interval)
+        self._ends = {each: end for each, end in self._ends.items() if end > now}
+        self._ends[kind] = now + interval
         return True
 
     def _end(self, kind: str, interval: float) -> None:
-        del self._intervals[kind]
-        if kind in self._held:
-            self._allows(kind, interval)
-            self._tell(kind)
+        self._ends[kind] = self._clock.seconds() + interval
+        self._tell(kind)
 
     def _tell(self, kind: str) -> None:
-        if count := self._held.pop(kind, 0):
-            like = printable(kind, _LOG_TEXT)
-            text = f"{like}: {count} more since the last line"
-            self.say(text, LogLevel.warn, event="more", like=like, count=count)
+        del self._calls[kind]
+        count, like = self._held.pop(kind), printable(kind, _LOG_TEXT)
+        text = f"{like}: {count} more since the last line"
+        self.say(text, LogLevel.warn, event="more", like=like, count=count)
 
     def say(
         self, text: str, level: Any = LogLevel.info, /, *, named: bool = True, **facts: Any

@@ -138,6 +138,7 @@ def _load(path: str, what: str, load: Callable[[bytes], Any]) -> Any:
     """Read a PEM file."""
     try:
         with open(path, "rb") as file:
+            os.lseek(file.fileno(), 0, os.SEEK_SET)  # OpenSSL reads it again, and waits at a pipe.
             data = file.read()
     except (OSError, ValueError) as error:  # the latter for a name with a zero in it
         raise BadValue(

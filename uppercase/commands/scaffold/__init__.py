@@ -14,7 +14,7 @@ from typing import Final
 
 from uppercase import __version__
 from uppercase.errors import DISTRIBUTION, UserError
-from uppercase.plugins import is_name
+from uppercase.plugins import fault_of_name
 from uppercase.registry import listing
 
 _PYTHONS: Final = ("3.11", "3.12", "3.13", "3.14", "3.15")
@@ -50,7 +50,7 @@ def write_project(name: str, *, is_async: bool = False, stream: bool = False) ->
     """Write a project for a transform into a new folder of its name; return its files."""
     if is_async and stream:
         raise UserError("got --async and --stream, and a stream cannot wait; take out one of them")
-    if not is_name(name) or not name[0].isalpha():
+    if fault_of_name(name, name) or not name[0].isalpha():
         raise UserError(
             f"got {name!r}; a transform's name is a letter and then lower-case letters, digits "
             "and single hyphens, such as rot47 or pig-latin"
