@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -321,10 +322,17 @@ def test_an_address_that_answers_nothing_leaves_time_for_the_next(
         assert 2 <= time.monotonic() - started < 4
 
 
-def test_a_server_that_closes_in_the_handshake_has_sent_nothing_that_was_cut() -> None:
+@pytest.mark.parametrize("kind", [None, ssl.SSLZeroReturnError])
+def test_a_server_that_closes_in_the_handshake_has_sent_nothing_that_was_cut(
+    kind: type[OSError] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which the CPython 3.11.2 of Debian 12 takes for an orderly end."""
+
     def close(connection: socket.socket, _: object) -> None:
         connection.recv(1 << 16)
 
+    if kind is not None:
+        monkeypatch.setattr(ssl.SSLContext, "wrap_socket", mock.Mock(side_effect=kind))
     with (
         tcp_server(close) as server,
         pytest.raises(NetworkError, match="broke the connection off"),

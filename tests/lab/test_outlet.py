@@ -1,6 +1,8 @@
 """The TCP lab: pieces, delays and resets, by the clock."""
 
+import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -146,6 +148,23 @@ def test_a_reset_comes_before_the_end_of_a_conversation() -> None:
     assert (wire.sent(), wire.state()) == (b"HEL", "open")
     service.clock.advance(0.1)
     assert service.end(wire).outcome is Outcome.LAB_RESET
+
+
+def test_a_client_that_is_gone_before_the_reset_is_noticed() -> None:
+    """It never takes what it is to get first, and nobody reads its end."""
+    service = Laboratory(reset_after=5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        with listener.accept()[0] as served:
+            client.close()
+            served.sendall(b"HELLO")
+            wire = service.connect()
+            wire.handle = served
+            wire.protocol.dataReceived(b"hello")
+            for _ in range(1000):
+                service.clock.advance(0.01)
+                time.sleep(0.001 if wire.state() == "open" else 0)
+            assert service.end(wire).outcome is Outcome.DISCONNECTED
 
 
 def test_a_peer_that_does_not_read_is_not_read_from() -> None:

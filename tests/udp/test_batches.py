@@ -40,12 +40,16 @@ SO_NO_CHECK = 11
 """Linux's socket option: datagrams without checksums, which are never cut apart."""
 
 
+@pytest.fixture(autouse=True)
+def nothing_gives_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is: no reactor would bring it back."""
+    monkeypatch.setattr("uppercase.udp.TURN", inf)
+    monkeypatch.setattr("uppercase.core.responder.TURN", inf)
+
+
 def port_on(host: str, together: bool, responder: Responder, monkeypatch: Any) -> Port:
     kind = _batches.Batches if together else _batches.OneByOne
     monkeypatch.setattr("uppercase.udp.batches_of", kind)
-    # Nothing gives way, however busy the machine is: no reactor would bring it back.
-    monkeypatch.setattr("uppercase.udp.TURN", inf)
-    monkeypatch.setattr("uppercase.core.responder.TURN", inf)
     sock = open_socket(host, 0)
     ask_receive_buffer(sock, DatagramLimits().receive_buffer)
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)

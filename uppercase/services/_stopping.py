@@ -29,9 +29,8 @@ _ONE_SIGNAL: Final = 0.1
 """Seconds in which another signal is the first once more: timeout(1) sends one to its program, and
 then to the group that the program is in."""
 
-_SIGHUP: Final[int | None] = getattr(signal, "SIGHUP", None)  # Windows has none.
 # Invariant: SIGTERM comes before SIGHUP, which is taken only where the former is.
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, *([_SIGHUP] if _SIGHUP else []))
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class CannotStart(SystemExit, Exception):
@@ -93,7 +92,7 @@ class _StopSignals:
         own = [getattr(reactor, each) for each in names if hasattr(reactor, each)]
         for number in _SIGNALS:
             handler = signal.getsignal(number)
-            default = number == _SIGHUP and handler is signal.SIG_DFL
+            default = number == signal.SIGHUP and handler is signal.SIG_DFL
             if handler in own or (default and signal.SIGTERM in self._before):
                 self._before[number] = signal.signal(number, self._handle)
 
@@ -121,7 +120,7 @@ class _StopSignals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._last_resort is not None:
             # A terminal that is closed sends SIGHUP twice: by its shell, and by the system.
-            if number == _SIGHUP or monotonic() - self._came < _ONE_SIGNAL:
+            if number == signal.SIGHUP or monotonic() - self._came < _ONE_SIGNAL:
                 return
             # Ended by the signal itself, so that the parent sees why.
             signal.signal(number, signal.SIG_DFL)

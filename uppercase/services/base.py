@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from fcntl import ioctl
 from ipaddress import ip_address
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -166,9 +167,7 @@ def addresses_for_others() -> list[str]:
 
 def _interface_addresses() -> Iterator[str]:
     """Return the IPv4 address of each interface of this machine but loopback's."""
-    with suppress(ImportError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
-        from fcntl import ioctl  # Windows has none.
-
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as skt:
         for _, name in socket.if_nameindex():
             with suppress(OSError):  # It has no such address, or this is not Linux.
                 ifreq = ioctl(skt, _SIOCGIFADDR, name.encode().ljust(40, b"\0"))

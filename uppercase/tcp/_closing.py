@@ -263,7 +263,7 @@ class EndingProtocol(Protocol):
             overdue = self._has_had_its_time()
         elif self._state in OPEN_STATES and not self._reading:
             # Otherwise it reads, and the reactor notices the end.
-            overdue = self._conversation.awaiting and peer_is_gone(self.transport)
+            overdue = peer_is_gone(self.transport)
         return -inf if overdue else None
 
     def close_overdue(self) -> None:

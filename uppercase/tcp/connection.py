@@ -338,10 +338,7 @@ class TransformProtocol(EndingProtocol):
         elif seconds() > until:
             self._yield_turn()
         else:
-            wanted = conversation.wants_input and not self._paused
-            self._read(wanted)
-            if not wanted and conversation.awaiting:
-                self._factory.look_after(self)
+            self._read(conversation.wants_input and not self._paused)
 
     def _finish(self, outcome: Outcome) -> None:
         """Begin to close."""
@@ -362,6 +359,7 @@ class TransformProtocol(EndingProtocol):
             self.transport.resumeProducing()
         else:
             self.transport.pauseProducing()
+            self._factory.look_after(self)
 
     def _lab_did(self, action: LabAction, number: int, fate: str) -> None:
         self._factory.tell(Impaired(self.name, Direction.REPLY, number, (action,), fate))

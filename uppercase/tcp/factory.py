@@ -245,7 +245,7 @@ class TransformFactory(ServerFactory):
         )
 
     def look_after(self, connection: EndingProtocol) -> None:
-        """Look from now on whether it closes in time, or its peer is gone while it only awaits.
+        """Look from now on whether it closes in time, or its peer is gone while it is not read.
 
         The reactor would not notice that, and nobody would cancel the reply that is not wanted.
         """

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from twisted.internet.defer import Deferred
 
 from uppercase.awaiting import is_in_reactor
-from uppercase.errors import WrongResult, install
+from uppercase.errors import UppercaseError, UserError, WrongResult, install
 
 try:
     from hypothesis import strategies as st
@@ -385,21 +385,23 @@ class TransformContract:
 
 
 def _judge(law: Law, contract: Any) -> None:
-    """Fail with one sentence where a law is broken."""
+    """Fail with one sentence where a law is broken, or the contract is wrong."""
     # Imported here: what runs this is pytest, and nothing else of the kit needs it.
     import pytest
 
-    examination = _examination(contract)
-    left_out = examination.left_out
     try:
+        examination = _examination(contract)
+        left_out = examination.left_out
         examination.verify(law)
     except (Broken, Unanswered) as error:
-        case = str(error)
+        sentence = f"{law.promise}: {error}"
+    except UppercaseError as error:
+        sentence = str(error)
     else:
         if examination.left_out != left_out:
             warnings.warn(examination.left_out, stacklevel=1)
         return
-    pytest.fail(f"{law.promise}: {case}", pytrace=False)
+    pytest.fail(sentence, pytrace=False)
 
 
 @cache
@@ -411,6 +413,6 @@ def _examination(contract: Any) -> Examination:
         target = target.__func__
     specification = getattr(contract, "specification", None)
     if (target is None) == (specification is None):
-        raise TypeError(f"{contract.__name__} needs either specification or transform")
+        raise UserError(f"{contract.__name__} needs either specification or transform")
     wanted = specification if target is None else target
     return Examination(wanted, examples=contract.examples, messages=contract.messages)

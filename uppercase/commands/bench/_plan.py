@@ -312,7 +312,7 @@ def _connect_stream(target: Target, addresses: list[Address]) -> socket.socket:
                 opened.pop_all()
                 addresses[:] = [address]
                 return connection
-        except ssl.SSLEOFError:
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):  # As in Debian 12.
             # Within the handshake nothing was sent that could have been cut short.
             last_error = ConnectionResetError()
         except OSError as error:
