@@ -1,12 +1,13 @@
 """The services as embedders use them: made, started, asked, stopped, started again."""
 
 import math
+import re
 import socket
 import sys
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -219,6 +220,21 @@ def test_every_mistake_in_settings_is_found_before_anything_listens() -> None:
     for name, value in wrong.items():
         with pytest.raises(BadValue, match=f"got {value!r} for {name}; a number that is 0 or more"):
             tcp_service(TCPSettings(**{name: value}))
+    wrong = {"framing": None, "proxy_from": ["10.0.0.5"], "lab": {"delay": "1s"}, "limits": None}
+    for name, value in wrong.items():
+        with pytest.raises(
+            BadValue, match=rf"got {re.escape(repr(value))} for {name}; .* accepted"
+        ):
+            tcp_service(TCPSettings(**{name: value}))
+    others: Any = DatagramLimits()
+    with pytest.raises(BadValue, match=r"for limits; Limits is accepted"):
+        tcp_service(TCPSettings(limits=others))
+    # One observer is not a list of them.
+    with pytest.raises(BadValue, match=r"for observers; a list is accepted, such as \[<"):
+        tcp_service(TCPSettings(observers=cast(Any, Failing())))
+    each: Any = "5"
+    with pytest.raises(BadValue, match=r"got '5' for max_per_address; int \| None is accepted"):
+        tcp_service(TCPSettings(limits=Limits(max_per_address=each)))
     # As of the options: 0 would not be "no time-out", but nobody served.
     for none in Limits(idle_timeout=0), Limits(max_per_address=0), Limits(max_connections=0):
         with pytest.raises(BadValue, match=r"got 0 for \w+; a number that is more than 0 is"):

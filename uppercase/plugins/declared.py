@@ -17,7 +17,7 @@ from enum import StrEnum
 from functools import cached_property, update_wrapper
 from inspect import Signature, isawaitable
 from types import SimpleNamespace
-from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from twisted.plugin import IPlugin
 from zope.interface import alsoProvides, implementer
@@ -236,8 +236,7 @@ class DeclaredTransform(Generic[P, R]):
         return reply
 
     def open_stream(self) -> ITransformStream:
-        stream: ITransformStream = self._default.open_stream()
-        return stream
+        return cast(ITransformStream, self._default.open_stream())
 
 
 @implementer(ITransform)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from zope.interface.exceptions import BrokenImplementation, BrokenMethodImplementation, Invalid
 from zope.interface.verify import verifyObject
@@ -239,8 +239,7 @@ class Found:
             raise PluginError(
                 f"transform {self.name!r} ({self.origin}) cannot be built: {kind_of(error)}"
             ) from error
-        transform: ITransform = made
-        return transform
+        return cast(ITransform, made)
 
     def _keep_importable(self) -> None:
         """Leave the current directory on the path if it is from there.

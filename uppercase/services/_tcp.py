@@ -329,12 +329,11 @@ def tcp_factory(settings: TCPSettings, reactor: Any = None) -> IProtocolFactory:
     say where to listen and how to stop are not used.
     """
     service = TCPService(settings, reactor)
-    factory = service.factory
 
     def end() -> None:
-        factory.on_closed = end
-        if not (factory.numPorts or factory.connections):
+        service.factory.on_closed = end
+        if not (service.factory.numPorts or service.factory.connections):
             service.close()
 
-    factory.on_stopped = end
-    return listening.with_stages(factory, service.proxies)
+    service.factory.on_stopped = end
+    return listening.with_stages(service.factory, service.proxies)

@@ -7,11 +7,12 @@ import errno
 import math
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from fcntl import ioctl
 from ipaddress import ip_address
+from types import UnionType
 from typing import Any, ClassVar, Final, NamedTuple
 
 from twisted.application.service import Service
@@ -111,13 +112,18 @@ def _check_values(settings: Settings) -> None:
         for each in fields(record):
             value, accepted = getattr(record, each.name), ""
             is_number = isinstance(value, int | float)
+            is_list = isinstance(value, Collection) and not isinstance(value, str)
             if is_number or type(each.default) in (int, float):
                 may_be_zero = each.default == 0 or each.name in _MAY_BE_ZERO
                 if not (is_number and 0 <= value < math.inf and (value or may_be_zero)):
                     which = "0 or more" if may_be_zero else "more than 0"
                     accepted = f"a number that is {which} is accepted"
-            elif each.default == () and isinstance(value, str) and len(value) > 1:
+            elif each.default == () and not (is_list or value in ("", "*")):
                 accepted = f"a list is accepted, such as [{value!r}]"
+            elif isinstance(each.type, type | UnionType) and each.name != "port":
+                is_one = each.type is bool or isinstance(value, each.type)
+                kind = getattr(each.type, "__name__", each.type)
+                accepted = "" if is_one else f"{kind} is accepted"
             if accepted:
                 raise BadValue(f"got {value!r} for {each.name}; {accepted}")
 

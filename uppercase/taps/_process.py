@@ -14,7 +14,7 @@ from itertools import chain
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import twisted
 from twisted.application.service import IService, MultiService, Service
@@ -226,8 +226,7 @@ class ServiceOptions(ProcessOptions):
         raise SystemExit(0)
 
     def transforms(self) -> Iterable[object]:
-        wanted: list[str] = self["transform"]
-        return wanted
+        return cast("list[str]", self["transform"])
 
     def shared_settings(self, lab: str) -> dict[str, Any]:
         """Return the settings that both services have; `lab` is its options as one types them."""

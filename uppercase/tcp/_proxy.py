@@ -6,7 +6,7 @@ at once, so that it counts and is drained like any other connection; it gets inp
 has told who is calling.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import (
@@ -44,8 +44,7 @@ class ProxyHeaderProtocol(ConnectionStage):
 
     def getPeer(self) -> IAddress:
         """Return whom the header names; before that, and where it names nobody, the proxy."""
-        peer: IAddress = self._source or self.transport.getPeer()
-        return peer
+        return cast(IAddress, self._source or self.transport.getPeer())
 
     def dataReceived(self, data: bytes) -> None:
         """Look for the header's end; what follows it is the client's."""
@@ -121,5 +120,4 @@ def _address_of(header: ProxyHeader) -> IAddress | None:
         return None
     host, port = header.source
     kind = IPv6Address if ":" in host else IPv4Address
-    address: IAddress = kind("TCP", host, port)
-    return address
+    return cast(IAddress, kind("TCP", host, port))
