@@ -1,6 +1,5 @@
 """The TCP service inside a program that starts and stops it itself."""
 
-import fcntl
 import socket
 import sys
 from collections.abc import Iterator
@@ -225,7 +224,7 @@ def test_where_no_route_leads_out_others_are_told_what_the_interfaces_have(
     kind = type("Socket", (socket.socket,), {"connect": unreachable})
     monkeypatch.setattr(socket, "socket", kind)
     monkeypatch.setattr(socket, "if_nameindex", lambda: [(1, "lo"), (2, "eth0"), (3, "wlan0")])
-    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    monkeypatch.setattr("uppercase.services.base.ioctl", ioctl)
     assert addresses_for_others() == ["192.0.2.7"]
 
 
