@@ -396,6 +396,7 @@ def test_what_a_firewall_s_icmp_becomes_makes_one_think_of_it(number: int) -> No
     assert str(explain(TimeoutError(), target)) == f"{target} did not answer; {hint}"
     found = str(explain(OSError(number, said), Target(unix="/socket")))
     assert found == f"cannot reach UNIX socket /socket: {said}"
+    assert "too many clients" not in str(explain(OSError(errno.EAGAIN, ""), Target()))
 
 
 def test_nothing_listens_is_said_for_the_port_that_was_asked() -> None:

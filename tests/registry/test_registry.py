@@ -403,6 +403,8 @@ class TestSpecifications:
             registry.listing().find("UPPERCASE")
 
     def test_a_typo_in_a_name_with_arguments_too(self) -> None:
+        with pytest.raises(UnknownName, match=r"no transform named 'qqqq'; known are .*uppercase"):
+            registry.listing().find("qqqq")
         with pytest.raises(UnknownName, match="no transform named 'caesra'; did you mean 'caesar'"):
             registry.listing().find("caesra:shift=3")
 

@@ -280,7 +280,7 @@ def _read_cache() -> tuple[dict[str, Any], list[BaseException]]:
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
-        failure: Any = event.get("log_failure") or event.get("failure")
+        failure: Any = event.get("failure")
         trace = failure and failure.value.__traceback__
         # Others are a drop-in's own words, or about the record, as there can be none in an archive.
         if trace and trace.tb_frame.f_code is getCache.__code__ and trace.tb_next:
