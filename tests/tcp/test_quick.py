@@ -210,6 +210,20 @@ def test_a_peer_that_is_gone_is_found_out(served: Served, breaks: bool) -> None:
     assert not served.factory.connections
 
 
+def test_one_that_ends_with_replies_in_its_queue_is_looked_after(served: Served) -> None:
+    """Its peer has ended its side and takes nothing: the reactor would wait for ever."""
+    served.transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    served.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    served.peer.setblocking(False)
+    while not served.transport.queueing:
+        served.send(b"a" * 8192)
+    assert not served.protocol._paused
+    served.peer.shutdown(socket.SHUT_WR)
+    served.turn()
+    assert served.protocol in served.factory._looked_after
+    assert served.transport.connected
+
+
 def test_a_reply_that_cannot_be_sent_ends_the_connection(served: Served) -> None:
     served.transport.socket.shutdown(socket.SHUT_WR)
     served.send(b"hello")
