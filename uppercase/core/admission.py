@@ -108,15 +108,16 @@ class Admission:
                 f"{client} has {of_client} connections (--max-per-address)",
             )
         pressing = total >= _PRESSURE_TOTAL * most and of_client > _PRESSURE_SHARE * most
-        if total >= most and not self._evict(lambda each: not pressing or each.client == client):
+        has_room = not pressing and total < most
+        if has_room or self._evict(lambda each: not pressing or each.client == client):
+            return None
+        if total >= most:
             return (RefusalReason.FULL, f"all {most} connections are taken (--max-connections)")
-        if pressing and total < most and not self._evict(lambda each: each.client == client):
-            return (
-                RefusalReason.PRESSURE,
-                f"{client} alone has {of_client} of {most} connections, and the rest is for "
-                "others (--max-connections)",
-            )
-        return None
+        return (
+            RefusalReason.PRESSURE,
+            f"{client} alone has {of_client} of {most} connections, and the rest is for others "
+            "(--max-connections)",
+        )
 
     def _evict(self, suits: Callable[[Evictable], bool]) -> bool:
         """Close the one that suits and was idle longest; return False if none was idle for long."""
