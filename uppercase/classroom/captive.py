@@ -59,6 +59,8 @@ TASKS_A_CORE: Final = 16
 
 _BECOME_REAPER: Final = 36  # linux/prctl.h
 
+NO_INTERPRETER: Final = "the interpreter that it names (#!) is not here"
+
 _LAUNCH: Final = (
     "import os,resource,signal,sys\n"
     "for kind in signal.SIGCHLD,signal.SIGPIPE,signal.SIGXFSZ: signal.signal(kind,signal.SIG_DFL)\n"
@@ -83,7 +85,7 @@ _LAUNCH: Final = (
     "try: os.execvp(sys.argv[3],sys.argv[3:])\n"
     "except OSError as error:\n"
     " there=error.errno==2 and os.path.exists(sys.argv[3])\n"
-    " why='the interpreter that it names (#!) is not here' if there else error.strerror\n"
+    f" why={NO_INTERPRETER!r} if there else error.strerror\n"
     " sys.exit(f'cannot run {sys.argv[3]}: {why}')\n"
 )
 """Sets the limits in the new process: Python can run nothing of its own safely between fork and

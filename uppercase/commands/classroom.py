@@ -239,13 +239,13 @@ def _run_in_terminal(command: Sequence[str], port: int, seconds: float) -> int |
     Where standard input is a terminal, the program has it, as a shell's foreground job does: it
     reads the keyboard, and Ctrl-C and Ctrl-Z are for it. After `seconds` it is killed: None.
     """
-    from uppercase.classroom.captive import Program
+    from uppercase.classroom.captive import NO_INTERPRETER, Program
 
     try:
         program = Program(command, port, limits=None)
     except OSError as error:
         there = isinstance(error, FileNotFoundError) and Path(command[0]).exists()
-        why = "the interpreter that it names (#!) is not here" if there else error.strerror
+        why = NO_INTERPRETER if there else error.strerror
         raise UserError(f"cannot run {command[0]}: {why}") from error
     with program, foreground(program.process.pid):
         status = program.wait(seconds)
