@@ -222,6 +222,20 @@ def logged_errors() -> Iterator[LoggedErrors]:
 
 
 @pytest.fixture
+def said() -> Iterator[list[str]]:
+    """The lines of the log."""
+    lines: list[str] = []
+
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.fixture
 def awaiting_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Await as where no asyncio loop runs, whatever the reactor: a loop would have to be turned."""
 

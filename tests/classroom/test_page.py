@@ -17,7 +17,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
-from twisted.logger import formatEvent, globalLogPublisher
 from twisted.python import usage
 from twisted.python.failure import Failure
 
@@ -175,16 +174,6 @@ def stage() -> Iterator[Stage]:
     made = Stage()
     yield made
     made.page.stopService()
-
-
-@pytest.fixture
-def logged() -> Iterator[list[str]]:
-    """Return the lines of the log."""
-    lines: list[str] = []
-    observer: Any = lambda event: lines.append(formatEvent(event))  # noqa: E731
-    globalLogPublisher.addObserver(observer)
-    yield lines
-    globalLogPublisher.removeObserver(observer)
 
 
 def test_what_happens_is_told_as_it_happens(stage: Stage) -> None:
@@ -587,12 +576,12 @@ def test_others_are_told_a_number_that_they_can_open(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_a_name_for_others_is_told_with_the_pages_own_address(host: str, logged: list[str]) -> None:
+def test_a_name_for_others_is_told_with_the_pages_own_address(host: str, said: list[str]) -> None:
     page = Stage(hosts=("class.example",)).page
     page.port = _Port(host)  # type: ignore[assignment]
     page.opened("")
     own = "127.0.0.1" if host == "127.0.0.1" else "localhost"
-    assert logged == [
+    assert said == [
         f"the page is at http://{own}:8080/",
         "others open the page at http://class.example:8080/",
     ]
@@ -629,11 +618,11 @@ def test_a_line_is_sent_for_those_who_watch_only(stage: Stage) -> None:
     assert statuses[-1] == 429
 
 
-def test_headers_alone_are_answered_and_fill_no_log(stage: Stage, logged: list[str]) -> None:
+def test_headers_alone_are_answered_and_fill_no_log(stage: Stage, said: list[str]) -> None:
     """Twisted has a line for each HEAD; what a peer can cause has one a second."""
     status, headers, body = Visit(stage.page).ask("/", method="HEAD")
     events = Visit(stage.page).ask("/events", method="HEAD")[0]
-    assert (status, body, events, logged) == (200, b"", 404, [])
+    assert (status, body, events, said) == (200, b"", 404, [])
     assert int(headers["content-length"]) == len(Visit(stage.page).ask("/")[2])
     assert not stage.page.watchers
 

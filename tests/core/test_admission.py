@@ -126,26 +126,26 @@ def test_under_pressure_an_address_makes_room_for_itself() -> None:
     assert not refusals(service)
 
 
-def test_under_pressure_an_address_makes_no_room_among_others() -> None:
+def one_more_of_the_greedy(others: int) -> tuple[Service, list[Wire], list[Wire]]:
+    """Let one more in where its address has 51 of 100 idle ones, and others were idle longer."""
     service = Service(max_connections=100)
-    others = fill(service, 29, "192.0.2.2")
+    longer = fill(service, others, "192.0.2.2")
     service.clock.advance(1.0)
     greedy = fill(service, 51)
     service.clock.advance(30.0)
     assert service.connect("192.0.2.1").state() == "open"
-    assert all(wire.state() == "open" for wire in others)
     assert [wire.state() for wire in greedy].count("closing") == 1
+    return service, longer, greedy
+
+
+def test_under_pressure_an_address_makes_no_room_among_others() -> None:
+    _, others, _ = one_more_of_the_greedy(others=29)
+    assert all(wire.state() == "open" for wire in others)
 
 
 def test_many_that_were_idle_longer_do_not_keep_an_address_from_making_room_for_itself() -> None:
     """Nor does a crowd that finds no room keep others from it."""
-    service = Service(max_connections=100)
-    others = fill(service, 40, "192.0.2.2")
-    service.clock.advance(1.0)
-    greedy = fill(service, 51)
-    service.clock.advance(30.0)
-    assert service.connect("192.0.2.1").state() == "open"
-    assert [wire.state() for wire in greedy].count("closing") == 1
+    service, others, greedy = one_more_of_the_greedy(others=40)
     for wire in greedy:
         wire.protocol.dataReceived(b"busy")
         wire.take()
