@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
-from twisted.internet.interfaces import ISSLTransport
+from twisted.internet.interfaces import ISSLTransport, ITCPTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from zope.interface import alsoProvides, implementer
+from zope.interface import alsoProvides, implementer, implementer_only
 
 from tests.tcp.memory import HIGH_WATER, Events, Service, Wire
 from uppercase.core.conversation import StreamConversation
@@ -321,6 +321,20 @@ def test_an_error_lingers_so_that_earlier_replies_are_not_reset() -> None:
     end = service.end(wire)
     assert end.outcome is Outcome.TOO_LONG
     assert end.detail == "got a message, over the limit of 4 bytes (--max-length)"
+
+
+def test_a_transport_that_cannot_half_close_is_closed_with_all_replies() -> None:
+    @implementer_only(ITCPTransport)
+    class Whole(Wire):
+        pass
+
+    service, wire = Service("line", max_length=4), Whole()
+    wire.protocol = service.factory.buildProtocol(None)
+    wire.protocol.makeConnection(wire)  # type: ignore[no-untyped-call]
+    wire.protocol.dataReceived(b"good\ntoo long\n")
+    assert wire.take() == b"GOOD\n"
+    assert wire.state() == "closing"
+    assert service.end(wire).outcome is Outcome.TOO_LONG
 
 
 def test_a_failing_transform_ends_its_own_connection_after_the_replies_before() -> None:
