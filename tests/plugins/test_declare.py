@@ -423,6 +423,30 @@ async def test_a_blocking_function_for_which_there_is_no_thread_fails_in_a_sente
     pool.stop()
 
 
+async def test_what_is_cancelled_before_it_has_a_thread_is_not_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients that leave while they wait for a thread keep nobody else from one."""
+    called: list[str] = []
+    goes_on = threading.Event()
+
+    @transform(blocking=True)
+    def slow(text: str) -> str:
+        called.append(text)
+        goes_on.wait(20)
+        return text
+
+    pool = ThreadPool(1, 1)
+    pool.start()
+    monkeypatch.setattr(reactor, "getThreadPool", lambda: pool)
+    begun, left, last = [cast(Deferred[bytes], slow.transform(each)) for each in (b"1", b"2", b"3")]
+    left.addErrback(lambda _: b"").cancel()
+    goes_on.set()
+    replies = await awaited(begun), await awaited(last)
+    pool.stop()
+    assert (called, replies) == (["1", "3"], (b"1", b"3"))
+
+
 def unannotated(text) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
     return ""
 

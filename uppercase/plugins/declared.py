@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from twisted.plugin import IPlugin
+from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from uppercase.errors import BadArgument, TransformError, WrongResult, kind_of, line_of
@@ -281,8 +282,15 @@ class ThreadedTransform(MessageTransform):
         # Imported here: it installs a reactor, which loading a transform must not.
         from twisted.internet.threads import deferToThread
 
+        waiting = [message]
+
+        def forget(failure: Failure) -> Failure:
+            """Hold nothing for what is cancelled before it has a thread, and do not call it."""
+            waiting.clear()
+            return failure
+
         try:
-            return deferToThread(self._call, message)
+            return deferToThread(self._call, waiting).addErrback(forget)
         except RuntimeError as error:
             # The system gives no thread. The pool would wait for the one that never began.
             from uppercase.awaiting import the_reactor
@@ -291,8 +299,11 @@ class ThreadedTransform(MessageTransform):
             threads[:] = [each for each in threads if each.ident is not None]
             raise TransformError(self.name, str(error)) from None
 
-    def _call(self, message: bytes) -> bytes:
-        return self.kind.to_bytes(self.name, self.function(self.kind.from_bytes(message)))
+    def _call(self, waiting: list[bytes]) -> bytes:
+        if not waiting:
+            return b""
+        message = self.kind.from_bytes(waiting.pop())
+        return self.kind.to_bytes(self.name, self.function(message))
 
 
 @implementer(IPiecewiseTransform)
