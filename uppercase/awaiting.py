@@ -16,7 +16,7 @@ from functools import partial
 from inspect import iscoroutinefunction
 from math import inf
 from time import monotonic
-from types import SimpleNamespace, coroutine
+from types import SimpleNamespace
 from typing import Any, Final, Self, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from twisted.python.runtime import seconds as wall_seconds
 from twisted.python.threadable import isInIOThread
 
+from uppercase.core.pipeline import drive
 from uppercase.core.values import counted
 from uppercase.errors import TransformError, drop_tracebacks
 from uppercase.interfaces import ITransform
@@ -107,7 +108,7 @@ async def _wait(awaitable: Awaitable[T]) -> T:
 
 def _start_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Deferred[T]:
     async def run() -> T:
-        return cast(T, await _wait_for_both(_wait(awaitable)))
+        return cast(T, await drive(_wait(awaitable), _wait_for_both))
 
     def cancel(_: object) -> None:
         if not task.done():
@@ -134,26 +135,9 @@ def _start_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Def
     return result
 
 
-@coroutine
-def _wait_for_both(steps: Any) -> Generator[Any, Any, Any]:
-    """Drive a coroutine within a task, which takes futures from it, but no Deferreds."""
-    value: Any = None
-    error: BaseException | None = None
-    while True:
-        try:
-            waited = steps.send(value) if error is None else steps.throw(error)
-        except StopIteration as stop:
-            return stop.value
-        finally:
-            # Its traceback has this frame: kept here, it would be in a cycle.
-            value = error = None
-        try:
-            if isinstance(waited, Deferred):
-                yield from _until_fired(waited)
-            else:
-                value = yield waited
-        except BaseException as thrown:
-            error = thrown
+def _wait_for_both(waited: Any) -> Generator[Any, Any, Any]:
+    """Wait within a task, which takes futures from a coroutine, but no Deferreds."""
+    return (yield from _until_fired(waited)) if isinstance(waited, Deferred) else (yield waited)
 
 
 def _until_fired(deferred: Deferred[T]) -> Generator[Any, Any, None]:

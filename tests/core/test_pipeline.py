@@ -436,6 +436,38 @@ def test_a_call_that_blocks_is_reported_by_name(monkeypatch: pytest.MonkeyPatch)
     assert min(seconds for _, seconds in told) >= 1.0
 
 
+def test_a_coroutine_that_blocks_is_reported_and_one_that_waits_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("uppercase.core.pipeline.perf_counter", lambda: now)
+    told: list[tuple[str, float]] = []
+
+    def go_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    async def waits(message: bytes) -> bytes:
+        asyncio.get_running_loop().call_soon(go_by, 9.0)
+        await asyncio.sleep(0)
+        return message
+
+    async def blocks(message: bytes) -> bytes:
+        await waits(message)
+        go_by(1.5)
+        return message
+
+    async def blocks_and_fails(message: bytes) -> bytes:
+        go_by(2.0)
+        raise ValueError
+
+    stages = [message_stage(each, each.__name__) for each in (waits, blocks, blocks_and_fails)]
+    chain = Pipeline(stages, on_slow=lambda *call: told.append(call))
+    with pytest.raises(TransformError):
+        asyncio.run(_awaited(chain.transform(b"x")))  # type: ignore[arg-type]
+    assert told == [("blocks", 1.5), ("blocks_and_fails", 2.0)]
+
+
 def test_a_fault_bears_the_name_that_users_wrote_not_that_of_the_code() -> None:
     def wrong(message: bytes) -> bytes:
         raise WrongResult("shout", "it returned int; str is expected")

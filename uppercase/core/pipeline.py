@@ -5,10 +5,12 @@ returns that is not bytes or is too long, comes out as a `TransformError` that n
 """
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from functools import partial
 from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
+from types import coroutine
 from typing import Any, Final, NamedTuple, cast
 
 from zope.interface import alsoProvides, implementer
@@ -202,27 +204,29 @@ class Pipeline:
         except BaseException as error:
             failure = self.failed(name, error, started)
         else:
-            if perf_counter() - started > SLOW_CALL:
-                self.slow(name, started)
+            self.slow(name, started)
             return result
         # Out here the transform's exception is no longer its context.
         raise failure
 
     def slow(self, name: str, started: float) -> None:
-        """Report a call that has blocked."""
-        if self._on_slow is not None:
-            self._on_slow(name, perf_counter() - started)
+        """Report a call if it has blocked."""
+        seconds = perf_counter() - started
+        if seconds > SLOW_CALL and self._on_slow is not None:
+            self._on_slow(name, seconds)
 
     def failed(self, name: str, error: BaseException, started: float) -> TransformError:
         """Return an exception as a failure, and report the call if it blocked."""
-        if perf_counter() - started > SLOW_CALL:
-            self.slow(name, started)
+        self.slow(name, started)
         return _failure(name, error)
 
     async def _wait(self, name: str, result: Awaitable[bytes]) -> bytes:
         """Await a transform's reply."""
         try:
-            reply = await result
+            if iscoroutine(result):
+                reply = await drive(result, stepped=partial(self.slow, name))
+            else:
+                reply = await result
         except GeneratorExit as error:
             # What awaits this is being closed, or the transform pretends so: it ends either way,
             # and code that takes it for a failure has the name.
@@ -281,8 +285,7 @@ class _ChainedStream:
         chain, ((name, _, _),) = self._chain, self._streams
         if error is not None:
             return chain.failed(name, error, started)
-        if perf_counter() - started > SLOW_CALL:
-            chain.slow(name, started)
+        chain.slow(name, started)
         try:
             return chain.checked(name, result)
         except TransformError as failure:
@@ -296,6 +299,31 @@ class _ChainedStream:
             if tail:
                 output += self.feed(tail, position + 1)
         return output
+
+
+@coroutine
+def drive(
+    steps: Any,
+    wait: Callable[[Any], Any] | None = None,
+    stepped: Callable[[float], object] = lambda _: None,
+) -> Generator[Any, Any, Any]:
+    """Await a coroutine, by `wait` if it awaits what others cannot; `stepped` has each start."""
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        started = perf_counter()
+        try:
+            waited = steps.send(value) if error is None else steps.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            # Its traceback has this frame: kept here, it would be in a cycle.
+            value = error = None
+            stepped(started)
+        try:
+            value = (yield waited) if wait is None else (yield from wait(waited))
+        except BaseException as thrown:
+            error = thrown
 
 
 def _open(transform: Any) -> tuple[Any, Any]:
