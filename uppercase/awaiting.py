@@ -36,10 +36,11 @@ CLEANING_UP: Final = 2.0
 """Seconds that cancelled tasks have to end before a stop goes on without them, and threads after
 it."""
 
-_LOOK: Final = 0.25
-"""Seconds between two looks whether there was a Ctrl-C. CPython sees a signal that comes while the
-main thread waits for a lock, but not one that comes just before it does, nor one that the system
-gives to another thread: Twisted's `blockingCallFromThread` would go on waiting."""
+_LOOK: Final = 0.05
+"""Seconds between two looks whether a program has ended or there was a Ctrl-C. CPython sees a
+signal that comes while the main thread waits for a lock, but not one that comes just before it
+does, nor one that the system gives to another thread: Twisted's `blockingCallFromThread` would go
+on waiting."""
 
 _tasks: set[asyncio.Task[Any]] = set()
 """Those that run: a loop has only weak references to its tasks."""
@@ -271,6 +272,9 @@ def _call_in_reactor(function: Callable[[], object], seconds: float = inf) -> An
 
     the_reactor().callFromThread(call)
     while not done.wait(_LOOK):
+        # Where it has no handlers of signals, nobody else tells it of programs that have ended.
+        if process := sys.modules.get("twisted.internet.process"):
+            the_reactor().callFromThread(process.reapAllProcesses)
         if monotonic() > end:
             raise TimeoutError
     return _result_of(came)

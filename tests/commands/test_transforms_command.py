@@ -251,6 +251,24 @@ def blocking(text: str) -> str:
     assert tried == Outcome(0, b"A.\nB.\n", "")
 
 
+def test_try_waits_for_the_end_of_a_program(here: Path) -> None:
+    """Which a reactor is told of by a signal, and this one has no handlers."""
+    (here / "programs.py").write_text(
+        """
+from twisted.internet.utils import getProcessOutput
+
+async def runs(text: str) -> str:
+    from twisted.internet import reactor
+    program = "echo done; exec >&- 2>&-; sleep 0.2"
+    return (await getProcessOutput("/bin/sh", ["-c", program], reactor=reactor)).decode()
+"""
+    )
+    with Piped("transforms", "try", "programs:runs", cwd=here) as process:
+        process.stdin.close()
+        assert process.wait(20) == 0
+        assert process.stdout.read() == b"done\n"
+
+
 @pytest.mark.parametrize("name", ["never", "hangs"])
 def test_ctrl_c_ends_the_wait_for_a_reply(here: Path, name: str) -> None:
     """Of the reactor, and of a thread of its pool."""
