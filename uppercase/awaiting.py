@@ -109,7 +109,7 @@ async def _wait(awaitable: Awaitable[T]) -> T:
 
 def _start_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Deferred[T]:
     async def run() -> T:
-        return cast(T, await drive(_wait(awaitable), _wait_for_both))
+        return cast(T, await drive(_wait(awaitable), _until_over))
 
     def cancel(_: object) -> None:
         if not task.done():
@@ -136,13 +136,13 @@ def _start_task(awaitable: Awaitable[T], loop: asyncio.AbstractEventLoop) -> Def
     return result
 
 
-def _wait_for_both(waited: Any) -> Generator[Any, Any, Any]:
-    """Wait within a task, which takes futures from a coroutine, but no Deferreds."""
-    return (yield from _until_fired(waited)) if isinstance(waited, Deferred) else (yield waited)
+def _until_over(waited: Any) -> Generator[Any, Any, Any]:
+    """Wait within a task, which takes futures, but no Deferreds.
 
-
-def _until_fired(deferred: Deferred[T]) -> Generator[Any, Any, None]:
-    """Wait until a Deferred has its result, and leave that there: what awaits it looks for it."""
+    A Deferred's result is left there: what awaits it looks for it.
+    """
+    if not isinstance(waited, Deferred):
+        return (yield waited)
     fired = asyncio.get_running_loop().create_future()
 
     def fire(result: T) -> T:
@@ -150,12 +150,12 @@ def _until_fired(deferred: Deferred[T]) -> Generator[Any, Any, None]:
             fired.set_result(None)
         return result
 
-    deferred.addBoth(fire)
+    waited.addBoth(fire)
     try:
         yield from fired
     except asyncio.CancelledError:
-        deferred.addErrback(lambda _: None)
-        deferred.cancel()
+        waited.addErrback(lambda _: None)
+        waited.cancel()
         raise
 
 
@@ -267,13 +267,13 @@ def _call_in_reactor(function: Callable[[], object], seconds: float = inf) -> An
     came: list[Any] = []
     done, end = threading.Event(), monotonic() + seconds
 
-    def call() -> None:
-        maybeDeferred(function).addBoth(came.append).addBoth(lambda _: done.set())
-
-    the_reactor().callFromThread(call)
+    the_reactor().callFromThread(
+        lambda: maybeDeferred(function).addBoth(came.append).addBoth(lambda _: done.set())
+    )
     while not done.wait(_LOOK):
         # Where it has no handlers of signals, nobody else tells it of programs that have ended.
-        if process := sys.modules.get("twisted.internet.process"):
+        process = sys.modules.get("twisted.internet.process")
+        if process is not None and process.reapProcessHandlers:
             the_reactor().callFromThread(process.reapAllProcesses)
         if monotonic() > end:
             raise TimeoutError

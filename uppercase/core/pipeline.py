@@ -85,14 +85,8 @@ class Pipeline:
         if self._joins_lines is None:
             self._joins_lines = all(
                 IPiecewiseTransform.providedBy(stage.transform) for stage in self._stages
-            ) and all(self._keeps(end) for end in (b"\r", b"\n"))
+            ) and all(self.outcome(end) == end for end in (b"\r", b"\n"))
         return self._joins_lines
-
-    def _keeps(self, message: bytes) -> bool:
-        try:
-            return self.transform(message) == message
-        except TransformError:
-            return False
 
     def transform(self, message: bytes, position: int = 0) -> bytes | Awaitable[bytes]:
         """Return the reply of the stages from one on, or an awaitable of it if any gives one.
@@ -181,9 +175,22 @@ class Pipeline:
 
     async def _go_on(self, position: int, result: Awaitable[bytes]) -> bytes:
         """Await one stage's reply and put it through the stages after it."""
-        message = await self._wait(self._stages[position].name, result)
-        reply = self.transform(message, position + 1)
-        return reply if isinstance(reply, bytes) else await reply
+        name, driven = self._stages[position].name, iscoroutine(result)
+        try:
+            message = await (drive(result, stepped=partial(self.slow, name)) if driven else result)
+        except GeneratorExit as error:
+            # What awaits this is being closed, or the transform pretends so: it ends either way,
+            # and code that takes it for a failure has the name.
+            error.transform = name  # type: ignore[attr-defined]
+            raise
+        except BaseException as error:
+            failure = _failure(name, error)
+            if driven and _wants_loop(failure):
+                failure.reason += _REMEDY
+        else:
+            reply = self.transform(self.checked(name, message), position + 1)
+            return reply if isinstance(reply, bytes) else await reply
+        raise failure
 
     def open_stream(self) -> ITransformStream:
         """Open a stream through all stages, if the chain streams.
@@ -219,26 +226,6 @@ class Pipeline:
         """Return an exception as a failure, and report the call if it blocked."""
         self.slow(name, started)
         return _failure(name, error)
-
-    async def _wait(self, name: str, result: Awaitable[bytes]) -> bytes:
-        """Await a transform's reply."""
-        try:
-            if iscoroutine(result):
-                reply = await drive(result, stepped=partial(self.slow, name))
-            else:
-                reply = await result
-        except GeneratorExit as error:
-            # What awaits this is being closed, or the transform pretends so: it ends either way,
-            # and code that takes it for a failure has the name.
-            error.transform = name  # type: ignore[attr-defined]
-            raise
-        except BaseException as error:
-            failure = _failure(name, error)
-            if iscoroutine(result) and _wants_loop(failure):
-                failure.reason += _REMEDY
-        else:
-            return self.checked(name, reply)
-        raise failure
 
     def checked(self, name: str, result: object) -> bytes:
         """Return the result if it is bytes within the limit."""

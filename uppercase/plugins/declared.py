@@ -285,7 +285,7 @@ class ThreadedTransform(MessageTransform):
         waiting = [message]
 
         def forget(failure: Failure) -> Failure:
-            """Hold nothing for what is cancelled before it has a thread, and do not call it."""
+            """Hold nothing for what is cancelled before it has a thread, which finds nothing."""
             waiting.clear()
             return failure
 
@@ -300,8 +300,6 @@ class ThreadedTransform(MessageTransform):
             raise TransformError(self.name, str(error)) from None
 
     def _call(self, waiting: list[bytes]) -> bytes:
-        if not waiting:
-            return b""
         message = self.kind.from_bytes(waiting.pop())
         return self.kind.to_bytes(self.name, self.function(message))
 
