@@ -289,15 +289,12 @@ def _text_rows(arrows: Sequence[Arrow]) -> Iterator[tuple[float, list[str], str]
             yield arrow.end, [_lane(f" {number}", arrow.direction, ">", "~", line)], ""
 
 
-def _columns(letter: str) -> int:
-    """Return how many columns of a terminal a letter takes: two in some scripts, or none."""
-    return 0 if category(letter) == "Mn" else 1 + (east_asian_width(letter) in "WF")
-
-
 def _lane(label: str, direction: str, end: str, start: str, line: str) -> str:
     """Return one arrow between the lines; `end` is how it ends: `>`, `x` half-way, `~` later."""
     length = _LANE * 2 // 3 if end == "x" else _LANE
-    while (room := length - 3 - sum(map(_columns, label))) < 0:
+    # How many columns of a terminal each letter takes: two in some scripts, or none.
+    wide = [0 if category(each) == "Mn" else 1 + (east_asian_width(each) in "WF") for each in label]
+    while (room := length - 3 - sum(wide[: len(label)])) < 0:
         label = label[:-1]
     rest, empty = line * room, " " * (_LANE - length)
     if direction == REPLY:

@@ -134,6 +134,8 @@ LAG_LOOK: Final = 0.5  # Seconds between two looks at how late the event loop is
 _LATE: Final = 0.5
 """Seconds of lag beyond which the process counts as overloaded: clients notice a tenth of it."""
 
+_SENT_AWAY: Final = {("refused", RefusalReason.FULL), ("dropped", DropReason.OVERLOADED)}
+
 _OVERLOAD_LASTS: Final = 5.0
 """Seconds that a process stays not ready after it had to turn somebody away: a load balancer asks
 every few seconds, and must not come and go with each burst."""
@@ -227,19 +229,15 @@ class Measurements(Service):
         lag = max(0.0, now - self._due)
         self._lag.observe(lag)
         self._due = now + LAG_LOOK
-        pressed = sum(map(_sent_away, self._services))
+        pressed = sum(
+            count
+            for service in self._services
+            for (kind, what), count in service.counters.items()
+            if kind == "accept-failed" or (kind, what) in _SENT_AWAY
+        )
         if lag > _LATE or pressed > self._pressed:
             self._overloaded_until = now + _OVERLOAD_LASTS
         self._pressed = pressed
-
-
-def _sent_away(service: TransformService) -> int:
-    counts = service.counters
-    return (
-        counts["refused", RefusalReason.FULL]
-        + counts["dropped", DropReason.OVERLOADED]
-        + sum(count for (kind, _), count in counts.items() if kind == "accept-failed")
-    )
 
 
 def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:

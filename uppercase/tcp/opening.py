@@ -94,8 +94,10 @@ class _Opener:
         with ExitStack() as opened:
             try:
                 skt = opened.enter_context(_NamedSocket())
+                # Others may have removed its names, or not allow us to.
+                skt.held.enter_context(suppress(OSError, ValueError))
                 if wantPID:
-                    skt.held.callback(_unlock, _lock(path))
+                    skt.held.callback(_lock(path).unlock)
                 _remove_leftover(path)
                 skt.bind(path)
                 skt.held.callback(_remove, path, os.lstat(path))
@@ -182,16 +184,9 @@ def port_of(skt: socket.socket, factory: IProtocolFactory, reactor: Any) -> ILis
 
 
 def _remove(path: str, ours: os.stat_result) -> None:
-    """Remove the name of a socket, if it is still ours and we are allowed to."""
-    with suppress(OSError):
-        if os.path.samestat(os.lstat(path), ours):
-            os.remove(path)
-
-
-def _unlock(lock: FilesystemLock) -> None:
-    # Somebody may have removed it, or we may not be allowed to.
-    with suppress(OSError, ValueError):
-        lock.unlock()
+    """Remove the name of a socket, if it is still ours."""
+    if os.path.samestat(os.lstat(path), ours):
+        os.remove(path)
 
 
 def _remove_leftover(path: str) -> None:
@@ -248,8 +243,6 @@ def _refuses(path: str) -> bool:
         probe.setblocking(False)
         try:
             probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
+        except OSError as error:
+            return isinstance(error, ConnectionRefusedError)
     return False
