@@ -69,7 +69,7 @@ class DropReason(StrEnum):
     SOURCE_PORT_ZERO = "source-port-zero"
     """RFC 768: a source port of 0 means that no reply is wanted."""
     NOT_UNICAST = "not-unicast"
-    """It was sent to a broadcast or multicast address."""
+    """It was sent to a broadcast or multicast address, or from none."""
     OWN_PORT = "own-port"
     """It came from a server on our own port, or from ourselves."""
     LOW_PORT = "low-port"
