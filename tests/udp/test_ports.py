@@ -110,17 +110,26 @@ async def test_a_wildcard_port_serves_its_own_family_only() -> None:
         assert await in_thread(ask, "::1", six.getHost().port, b"six") == b"SIX"
 
 
-async def test_a_dual_stack_socket_answers_both_families_and_no_broadcast() -> None:
-    """Such a socket may come from systemd."""
+@pytest.mark.parametrize(
+    ("wildcard", "hosts"),
+    [
+        ("::", ("127.0.0.1", "127.0.0.5", "::1")),
+        ("::ffff:0.0.0.0", ("127.0.0.1", "127.0.0.5")),
+    ],
+)
+async def test_a_dual_stack_socket_answers_both_families_and_no_broadcast(
+    wildcard: str, hosts: tuple[str, ...]
+) -> None:
+    """Such a socket may come from systemd, also for all of IPv4 alone."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    sock.bind(("::", 0))
+    sock.bind((wildcard, 0))
     sock.setblocking(False)
     responder = Responder(applied())
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)
     port.startListening()
     number = port.getHost().port
-    for host in ("127.0.0.1", "127.0.0.5", "::1"):
+    for host in hosts:
         assert await in_thread(ask, host, number, b"hello") == b"HELLO"
     assert await in_thread(_shout, "127.255.255.255", number) is None
     assert responder.drops == {DropReason.NOT_UNICAST: 1}
