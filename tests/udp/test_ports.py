@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import socket
+import struct
 import sys
 from math import inf
 from types import SimpleNamespace
@@ -443,6 +444,22 @@ def test_what_the_kernel_drops_is_known() -> None:
     assert sockets.kernel_drops(bound) is None
     # QEMU's emulation gives four bytes of them.
     assert sockets.kernel_drops(mock.Mock(getsockopt=lambda *_: bytes(4))) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts them")
+def test_a_damaged_datagram_counts_as_one_that_the_kernel_drops() -> None:
+    """So nobody may say that it came too fast."""
+    try:
+        by_hand = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+    except PermissionError:
+        pytest.skip("packets by hand are root's")
+    with by_hand, open_socket("127.0.0.1", 0) as bound:
+        to, size, wrong = bound.getsockname()[1], 8 + 1000, 1
+        head = struct.pack("!4H", 50_000, to, size, wrong)
+        by_hand.sendto(head + bytes(1000), ("127.0.0.1", 0))
+        with pytest.raises(BlockingIOError):
+            bound.recv(1, socket.MSG_DONTWAIT)
+        assert sockets.kernel_drops(bound) == 1
 
 
 def _drops_in_proc(descriptor: int) -> int:

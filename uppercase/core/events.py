@@ -289,9 +289,9 @@ class WouldDrop(NamedTuple):
 
 
 class KernelDropped(NamedTuple):
-    """The system had no room for this many datagrams since it was last asked.
+    """The system dropped this many datagrams since it was last asked.
 
-    They came faster than they were read; `address` is where they were sent to.
+    They came faster than they were read, or damaged; `address` is where they were sent to.
     """
 
     address: str

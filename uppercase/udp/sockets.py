@@ -240,7 +240,7 @@ def receive_buffer(sock: socket.socket) -> int:
 
 
 def kernel_drops(sock: socket.socket) -> int | None:
-    """Return how many datagrams the kernel dropped on a full buffer; None if it does not tell.
+    """Return how many datagrams the kernel dropped, damaged ones too; None if it does not tell.
 
     Linux counts them per socket, as the `drops` of /proc/net/udp, and tells the owner by
     SO_MEMINFO.
