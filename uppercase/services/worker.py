@@ -297,8 +297,7 @@ def begin() -> Assignment:
     try:
         assignment = Assignment(*told)
     except TypeError:
-        report("failed", text="uppercase has another version by now; restart the service")
-        sys.exit(1)
+        sys.exit("uppercase has another version by now; restart the service")
     faulthandler.enable()
     for file in (sys.stdout, sys.stderr):
         escape_what_lacks(file, "utf-8")  # As the supervisor reads them.
