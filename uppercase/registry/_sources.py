@@ -180,8 +180,9 @@ def announced(group: str) -> "tuple[list[EntryPoint], list[Problem]]":
 def title(distribution: "Distribution") -> str:
     """Return a distribution's name and version; what is left of one may have neither."""
     with suppress(Exception):
-        if distribution.name:
-            return f"{distribution.name} {distribution.version}"
+        about = distribution.metadata  # It is read anew each time.
+        if name := about["Name"]:
+            return f"{name} {about['Version']}"
     return f"a distribution without metadata in {distribution.locate_file('')}"
 
 

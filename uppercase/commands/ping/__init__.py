@@ -124,7 +124,8 @@ def ping(
                 print(f"PING {target.place} ({str(target).split()[0]}): {what}", flush=True)
             failure = None
             try:
-                with signals(partial(soon, run.end), partial(soon, run.look)):
+                look = partial(run.happened.put, display.show_interim)
+                with signals(partial(soon, run.end), partial(soon, look)):
                     wait(run.measure())
             except NetworkError as error:
                 failure = error
