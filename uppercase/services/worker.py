@@ -35,7 +35,7 @@ from uppercase.errors import PluginError, UserError
 from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import Board, TCPService
 from uppercase.services.base import OpenPlace, Repeated, TransformService
-from uppercase.services.logs import say
+from uppercase.services.logs import escape_what_lacks, say
 from uppercase.services.metrics import Measurements, Snapshot
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _report_log(event: LogEvent) -> None:
     level: Any = event.get("log_level", LogLevel.info)
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
     if text:
-        facts = event.get("facts") or {"event": "log", "from": event.get("log_namespace")}
+        facts = event.get("log_facts") or {"event": "log", "from": event.get("log_namespace")}
         report("log", level=level.name, text=text, facts=facts)
 
 
@@ -297,9 +297,10 @@ def begin() -> Assignment:
     try:
         assignment = Assignment(*told)
     except TypeError:
-        report("failed", text="uppercase has another version by now; restart the service")
-        sys.exit(1)
+        sys.exit("uppercase has another version by now; restart the service")
     faulthandler.enable()
+    for file in (sys.stdout, sys.stderr):
+        escape_what_lacks(file, "utf-8")  # As the supervisor reads them.
     namedModule(assignment.reactor).install()
     observer: Any = _report_log
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)

@@ -200,6 +200,9 @@ class TransformFactory(ServerFactory):
         self.limits = limits
         self.clock = clock
         self.lab = None if lab == NO_LAB else lab
+        if self.lab is not None:
+            # Not with the first connection: its file may be another version's by then, or gone.
+            import uppercase.lab.serving  # noqa: F401
         self.connections: set[TransformProtocol] = set()
         self.admission = Admission(
             limits.max_connections, limits.max_per_address, self.connections, clock.seconds
