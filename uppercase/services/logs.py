@@ -229,9 +229,9 @@ def _warning(event: Event) -> tuple[str, str] | None:
         case events.KernelDropped(address, count):
             return (
                 "datagrams that the system dropped",
-                f"the system dropped {counted(count, 'datagram')} for {address}, as they came "
-                "faster than we read; a larger --rcvbuf holds more, as far as the system allows "
-                "(Linux: net.core.rmem_max)",
+                f"the system dropped {counted(count, 'datagram')} for {address}: too many at once "
+                "(a larger --rcvbuf holds more, up to net.core.rmem_max) or damaged "
+                "(nstat -az UdpInCsumErrors)",
             )
     return None
 

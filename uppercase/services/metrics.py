@@ -81,7 +81,7 @@ FAMILIES: Final = (
         "reason",
         "would-drop",
     ),
-    Family("kernel_drops", "Datagrams that the system had no room for.", "", "kernel-dropped"),
+    Family("kernel_drops", "Datagrams that the system dropped.", "", "kernel-dropped"),
     Family("messages", "Messages, chunks of a stream, and datagrams to transform."),
     Family(
         "message_bytes",
