@@ -44,6 +44,15 @@ UNDRAWN = """(async () => {
   }
 })()"""
 
+UPGRADED = """void (window.isOld = true, window.EventSource = class extends EventTarget {
+  constructor() {
+    super();
+    const told = new MessageEvent('hello', { data: '{"edition": 1}' });
+    setTimeout(() => this.dispatchEvent(told), 1);
+  }
+  close() {}
+})"""
+
 TWO_SERVICES = """
 page = "0"
 [services.one_whose_name_has_more_letters_than_a_phone_has_room_for]
@@ -239,6 +248,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 finally:
                     again.process.send_signal(signal.SIGCONT)
                 browser.wait_for(LIVE)
+                # After an upgrade of the server another page is there, which a browser fetches.
+                browser.eval(UPGRADED)
+                browser.wait_for(f"!window.isOld && {LIVE}")
 
             # As narrow, and as broken by nothing: a report on a program that prints long words.
             exercise = find_exercise("udp-client")

@@ -38,6 +38,7 @@ from tests.client.servers import (
 )
 from tests.commands.certificates import make_certificate
 from tests.commands.command import Outcome, Piped, environment, run, terminal
+from uppercase.commands._report import print_object
 from uppercase.commands.ping import coloured
 
 
@@ -224,6 +225,14 @@ def test_json_has_an_object_a_line_with_numbers_as_numbers() -> None:
     }
     assert set(summary["rtt_ms"]) == {"min", "avg", "max", "mdev", "p50", "p95", "p99"}
     assert all(isinstance(value, float) for value in summary["rtt_ms"].values())
+
+
+def test_json_suits_any_encoding(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the encoding of standard output lacks would be escaped, and not as JSON has it."""
+    print_object("wrong", got="\xe9")
+    said = capsys.readouterr().out
+    assert said.isascii()
+    assert json.loads(said)["got"] == "\xe9"
 
 
 def test_json_tells_trouble_in_the_summary_too() -> None:

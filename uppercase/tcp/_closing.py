@@ -160,7 +160,7 @@ class EndingProtocol(Protocol):
     _clock: IReactorTime
     _conversation: Conversation
     _active_at: float
-    _sent_at: float
+    sent_at: float
     _paused = False
     _reading = True
     _peer_ended = False
@@ -227,14 +227,12 @@ class EndingProtocol(Protocol):
     def unproductive_since(self) -> float | None:
         """Return the time since which we sent it nothing; None while it is owed something."""
         since = self.idle_since()
-        return since if since is None or unacknowledged_output(self.transport) else self._sent_at
+        return since if since is None or unacknowledged_output(self.transport) else self.sent_at
 
     def incomplete_since(self) -> float | None:
         """Return the time since which it waits with the start of a message, if not yet told."""
-        if self._told_incomplete or self._peer_ended:
-            return None
-        since = self.idle_since()
-        return since if self._conversation.incomplete else None
+        waits = self._conversation.incomplete and not (self._told_incomplete or self._peer_ended)
+        return self.idle_since() if waits else None
 
     def tell_incomplete(self) -> None:
         """Tell of that, once for each connection."""

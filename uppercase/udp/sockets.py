@@ -111,12 +111,8 @@ def open_for_each(host: str, port: int, workers: int) -> list[socket.socket]:
 def _is_broadcast(sock: socket.socket) -> bool:
     """Return whether a socket is bound to a broadcast address."""
     with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(sock.getsockname())
-        except OSError as error:
-            # What connect(2) says of a broadcast address; it sends nothing.
-            return error.errno == EACCES
-    return False
+        # What connect(2) says of a broadcast address; it sends nothing.
+        return probe.connect_ex(sock.getsockname()) == EACCES
 
 
 def adopt_socket(descriptor: int) -> socket.socket:
@@ -137,6 +133,12 @@ def adopt_socket(descriptor: int) -> socket.socket:
         raise CannotListen(
             f"got file descriptor {descriptor} with {found}; a datagram socket of INET or INET6 "
             "is needed: use ListenDatagram= in a systemd socket unit"
+        )
+    if _is_broadcast(sock):
+        sock.close()
+        raise CannotListen(
+            f"got file descriptor {descriptor} of a broadcast address, which is not answered; name "
+            "an address of this machine as ListenDatagram="
         )
     os.close(descriptor)
     return sock
@@ -238,7 +240,7 @@ def receive_buffer(sock: socket.socket) -> int:
 
 
 def kernel_drops(sock: socket.socket) -> int | None:
-    """Return how many datagrams the kernel dropped on a full buffer; None if it does not tell.
+    """Return how many datagrams the kernel dropped, damaged ones too; None if it does not tell.
 
     Linux counts them per socket, as the `drops` of /proc/net/udp, and tells the owner by
     SO_MEMINFO.

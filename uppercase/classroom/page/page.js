@@ -15,7 +15,7 @@ const WELL = ["closed finished", "closed answered"];
 
 const at = (id) => document.getElementById(id);
 const ladder = new Ladder(at("rows"), at("arrows"));
-const page = { you: "", services: [], counts: [], open: 0, only: "", follows: true, fresh: 0, mine: new Map(), sent: null };
+const page = { you: "", edition: 0, services: [], counts: [], open: 0, only: "", follows: true, fresh: 0, mine: new Map(), sent: null };
 let wanted = false;
 
 const service = () => page.services[page.open];
@@ -61,10 +61,12 @@ function lose() {
 }
 
 function greet(told) {
+  // A server of another version has another script, and may tell other things.
+  if (page.edition && told.edition !== page.edition) return location.reload();
   // Who was slow is greeted again, and is the client that it was; who comes back is a new one, and
   // may find other services.
   if (told.you !== page.you) Object.assign(page, { mine: new Map(), sent: null });
-  Object.assign(page, { you: told.you, counts: told.counts, address: told.address, code: told.code });
+  Object.assign(page, { you: told.you, edition: told.edition, counts: told.counts, address: told.address, code: told.code });
   page.services = told.services.map((each) => ({ ...each, clientsBy: new Map(), arrowsBy: new Map(), pace: [] }));
   page.open = Math.min(page.open, page.services.length - 1);
   told.services.forEach((each, index) => merge(page.services[index], each));
