@@ -909,6 +909,16 @@ class TestBrokenPlugins:
             f"entry points of a distribution without metadata in {project.site}"
         )
 
+    def test_each_of_many_broken_drop_ins_is_told_of_without_a_look_at_all_others(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(30):
+            project.drop_in(f"broken{number}", "raise ValueError")
+        looks, write = [], Problem.__str__
+        monkeypatch.setattr(Problem, "__str__", lambda each: looks.append(each) or write(each))  # type: ignore[func-returns-value]
+        assert len(project.problems()) == 30
+        assert len(looks) <= 90
+
     def test_a_distribution_is_read_once_for_its_name(self) -> None:
         """Its metadata holds its whole README, and a start looks at each that has transforms."""
         reads = []

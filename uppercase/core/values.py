@@ -365,13 +365,13 @@ def split_escaped(text: str, separator: str = ":") -> list[str]:
     The fields are as they were written, backslashes included, so that they can be joined again
     unchanged. A backslash covers the character after it, so `a\\:b` is two fields.
     """
-    fields = [""]
+    fields: list[list[str]] = [[]]
     for character in _CHARACTER.findall(text):
         if character == separator:
-            fields.append("")
+            fields.append([])
         else:
-            fields[-1] += character
-    return fields
+            fields[-1].append(character)
+    return ["".join(field) for field in fields]
 
 
 _PLACES: Final = {

@@ -185,7 +185,7 @@ def listing(*, thorough: bool = False) -> Listing:
             clashes[name] = [Problem(distinct[0].origin, message)]
         else:
             transforms[name] = distinct[0]
-    return Listing(transforms, clashes, scanned.problems, scanned.folders)
+    return Listing(transforms, clashes, [*scanned.problems.values()], scanned.folders)
 
 
 def _name(wanted: object) -> str:

@@ -55,7 +55,7 @@ class Scan:
     def __init__(self, *, thorough: bool) -> None:
         self.folders: list[str] = []
         self.transforms: list[Found] = []
-        self.problems: list[Problem] = []
+        self.problems: dict[str, Problem] = {}
         self._by_name: Any = lambda candidate, default: default
         with _beside():
             self._scan_drop_ins(thorough)
@@ -63,8 +63,7 @@ class Scan:
 
     def note(self, problem: Problem) -> None:
         """Add a problem unless it is known: Twisted may try a module twice."""
-        if str(problem) not in map(str, self.problems):
-            self.problems.append(problem)
+        self.problems.setdefault(str(problem), problem)
 
     def _scan_drop_ins(self, thorough: bool) -> None:
         modules = getModule(_PACKAGE).iterModules()

@@ -77,10 +77,8 @@ def as_json(event: LogEvent) -> str | None:
         "text": text,
         "event": "log",
     }
-    facts: Mapping[str, Any] | None = event.get("log_facts")
-    if facts is not None:
-        line.update(facts)
-    elif event.get("log_namespace") not in ("uppercase", None):
+    line |= event.get("log_facts", {})
+    if event.get("log_namespace") not in ("uppercase", None):
         line["from"] = event["log_namespace"]
     if traceback:
         line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)

@@ -23,7 +23,7 @@ import click
 from uppercase.client.target import Target, reachable
 from uppercase.commands import NETWORK, OK, _options, _report, look_up, running, signals
 from uppercase.commands._options import COUNT, DURATION, SIZE, acceptable, expectation
-from uppercase.commands.group import Command, say, section
+from uppercase.commands.group import Command, section
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
     Finding,
@@ -307,11 +307,6 @@ class Display:
         if self.timestamps:
             line = f"[{time.time():.6f}] {line}"
         print(coloured(line), flush=True)
-
-    def notice(self, sentence: str) -> None:
-        """Tell a person something; in the objects, the summary's `connections` says it."""
-        if not self.as_json:
-            say(sentence)
 
     def show_interim(self) -> None:
         """Print how it stands: as an object, or as a line on standard error."""

@@ -34,6 +34,7 @@ from uppercase.client.network import (
     open_connection,
 )
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send
+from uppercase.commands.group import say
 from uppercase.commands.ping._tracker import LONGEST_LINE, Tracker
 from uppercase.core.values import counted
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
@@ -201,9 +202,9 @@ class StreamRun(ProbeRun):
         if self._shared is not None:
             self._shared.send(probe)
             return
-        if self._notice:
-            self.display.notice(self._notice)
-            self._notice = ""
+        if self._notice and not self.display.as_json:  # There `connections` says it.
+            say(self._notice)
+        self._notice = ""
         if len(self._alone) >= CONNECTIONS:
             self._give_up(next(iter(self._alone)))
         self.display.connections += 1
