@@ -305,7 +305,7 @@ class Batches(OneByOne):
                 if count == len(payloads):
                     refused.append((first, _error()))
                 else:
-                    # It went as segments, a lone one too: not every device cuts them; none is fragmented.
+                    # It went as segments, a lone one too, which not every path takes.
                     alone = Replies(payloads[first:end], replies.origins[first:end], ())
                     refused += [(first + place, why) for place, why in send_each(self.send, alone)]
                 sent = 1
