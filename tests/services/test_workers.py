@@ -21,7 +21,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, Logger, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from uppercase import taps
@@ -49,6 +49,7 @@ from uppercase.services.worker import (
     Worker,
     _Commands,
     _inherit,
+    _report_log,
     begin,
     report,
 )
@@ -179,6 +180,22 @@ def test_a_worker_of_another_version_or_python_says_so_before_all_else(told: str
         check=False,
     )
     assert done.stderr == f"{who} has another version by now; restart the service\n"
+
+
+def test_a_failure_that_a_worker_logs_has_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has it under the same key as without workers."""
+    told: list[Any] = []
+    monkeypatch.setattr("uppercase.services.worker.report", lambda _, **said: told.append(said))
+    log = Logger("elsewhere", observer=_report_log)  # type: ignore[arg-type]
+    try:
+        raise ValueError("no")
+    except ValueError:
+        log.failure("it failed")
+    log.warn("well")
+    failed, well = told
+    assert failed["facts"].pop("traceback").startswith("it failed\nTraceback")
+    assert failed["facts"] == well["facts"] == {"event": "log", "from": "elsewhere"}
+    assert (failed["level"], well["text"]) == ("critical", "well")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])

@@ -159,6 +159,18 @@ async def test_broadcast_and_multicast_reach_the_port_and_are_not_answered() -> 
         assert responder.drops == {DropReason.NOT_UNICAST: 1}
 
 
+async def test_a_source_that_is_a_broadcast_address_is_not_answered() -> None:
+    """Linux may let it in, and a socket with `Broadcast=yes` of systemd's would send there."""
+    sock = open_socket("127.0.0.1", 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    responder = Responder(applied())
+    port = serve(reactor, sock, responder)
+    here = Destination("127.0.0.1", port.getHost().port)
+    port.protocol.receive_batch([b"hello"], [Origin.of(("127.255.255.255", 50_000), here)])
+    assert responder.errors == {"send-error EACCES": 1}
+    await port.stopListening()
+
+
 async def test_without_pktinfo_a_wildcard_port_serves_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

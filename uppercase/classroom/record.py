@@ -165,10 +165,9 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
     rows: list[Row] = []
     problem = ""
     for number, line in enumerate(lines, 1):
-        try:
+        row: Any = None
+        with suppress(ValueError, RecursionError):
             row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
         if not _is_row(row, *(("time", "event") if rows else ("record",))):
             if not rows:
                 raise UserError(f"{name} is not a record; one that --record=FILE wrote is accepted")

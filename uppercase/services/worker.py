@@ -280,8 +280,9 @@ def _report_log(event: LogEvent) -> None:
     level: Any = event.get("log_level", LogLevel.info)
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
     if text:
-        facts = event.get("log_facts") or {"event": "log", "from": event.get("log_namespace")}
-        report("log", level=level.name, text=text, facts=facts)
+        told = {"event": "log", "from": event.get("log_namespace")}
+        told |= {"traceback": text} if "log_failure" in event else {}
+        report("log", level=level.name, text=text, facts=event.get("log_facts") or told)
 
 
 def begin() -> Assignment:

@@ -238,7 +238,8 @@ class ServiceOptions(ProcessOptions):
             if self["record"] is not None or self.whole["page"] is not None:
                 raise _with_workers("--record or --page, which tell of what one process sees")
         transforms = self["transform"] or ["uppercase"]
-        about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
+        names = printable("|".join(transforms))
+        about = {"protocol": self.protocol, "transform": names, "lab": lab}
         return {
             "transforms": tuple(transforms),
             "listen": tuple(self["listen"]),

@@ -302,10 +302,10 @@ class Batches(OneByOne):
             if sent < 0:
                 # The first of those that are left is the one that the system refused.
                 first, end = bounds[done], bounds[done + 1]
-                if end - first == 1:
+                if count == len(payloads):
                     refused.append((first, _error()))
                 else:
-                    # As one, at least: not everything that sends packets can cut them apart.
+                    # It went as segments, a lone one too, which not every path takes.
                     alone = Replies(payloads[first:end], replies.origins[first:end], ())
                     refused += [(first + place, why) for place, why in send_each(self.send, alone)]
                 sent = 1

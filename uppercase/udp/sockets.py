@@ -45,8 +45,7 @@ Opener = Callable[[int], list[socket.socket]]
 _EVERYWHERE: Final = "0.0.0.0"
 
 _SO_MEMINFO: Final = 55  # since Linux 4.12; on all of its architectures but two
-_MEMINFO: Final = struct.Struct("@9I")
-_MEMINFO_DROPS: Final = 8
+_MEMINFO: Final = struct.Struct("@9I")  # The last counts drops.
 
 
 def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket.socket:
@@ -248,7 +247,7 @@ def kernel_drops(sock: socket.socket) -> int | None:
     if sys.platform == "linux":
         with suppress(OSError, struct.error):  # An emulator may give less.
             counters = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
-            return int(_MEMINFO.unpack(counters)[_MEMINFO_DROPS])
+            return int(_MEMINFO.unpack(counters)[-1])
     return None
 
 

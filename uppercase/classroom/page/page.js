@@ -126,7 +126,7 @@ function later() {
     showSample();
     showKeyPlace();
     if (page.follows) showTimeline();
-    else say("follow", `Follow (${page.fresh} new)`);
+    else say("fresh", `${page.fresh} new`);
   });
 }
 
@@ -244,7 +244,7 @@ function showTimeline() {
   say("whose", only ? `client ${tag(only.serial)} (${page.only})` : "all clients");
   say("left-end", only ? `Client ${tag(only.serial)}` : "Clients");
   page.fresh = 0;
-  say("follow", "Follow");
+  say("fresh", "");
   at("timeline").scrollTop = at("timeline").scrollHeight;
 }
 
@@ -309,7 +309,7 @@ function makeRow(client) {
   const [, host, port] = client.peer.match(/^(.*?)(:[^:]*)?$/);
   const peer = element("span", "peer", host);
   peer.append(element("wbr"), port ?? "");
-  button.append(element("span", "tag", tag(client.serial)), peer, element("span", "ended"));
+  button.append(element("span", "tag", tag(client.serial)), peer, element("span", "about"));
   button.addEventListener("click", () => choose(page.only === client.peer ? "" : client.peer));
   head.append(button);
   row.append(head, ...["in", "out", ...COLUMNS].map(() => element("td")));
@@ -320,9 +320,10 @@ function fillRow(row, client, places, used) {
   const [head, ...cells] = row.children;
   const button = head.firstChild;
   button.setAttribute("aria-pressed", page.only === client.peer);
-  button.firstChild.className = page.mine.get(page.open) === client.peer ? "tag mine" : "tag";
-  const ended = client.state === "open" ? "" : client.state;
-  if (button.lastChild.textContent !== ended) button.lastChild.textContent = ended;
+  const mine = page.mine.get(page.open) === client.peer;
+  button.firstChild.className = mine ? "tag mine" : "tag";
+  const about = [mine && "you", client.state !== "open" && client.state].filter(Boolean).join(", ");
+  if (button.lastChild.textContent !== about) button.lastChild.textContent = about;
   cells.forEach((cell, index) => {
     const count = client.counts[places[index]];
     cell.hidden = !used[index];
