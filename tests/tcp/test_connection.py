@@ -664,6 +664,19 @@ def test_stopping_waits_for_awaited_replies() -> None:
     assert service.end(wire).outcome is Outcome.STOPPED
 
 
+def test_what_is_awaited_is_cancelled_by_an_abort_and_not_at_the_end_that_follows() -> None:
+    """The ends of many that a stop aborts come in one turn; a second passed with 500 of them."""
+    cancelled: list[object] = []
+    service = Service("line", lambda message: Deferred(cancelled.append))
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x\n" * 3)
+    wire.protocol.drain()
+    assert not cancelled
+    wire.protocol.abort()
+    assert len(cancelled) == 3
+    assert service.end(wire).outcome is Outcome.STOPPED
+
+
 def test_a_peer_that_waits_with_the_start_of_a_line_is_told_of_once() -> None:
     """What it needs is a line's end, or a framing that does without."""
     service = Service("line")
