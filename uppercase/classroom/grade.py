@@ -380,7 +380,7 @@ def _becomes_free(port: int, kind: str, over: Event) -> bool:
 
 
 def _is_taken(port: int, kind: str) -> bool:
-    """Return whether somebody has a port, on any address: he would be taken for the program."""
+    """Return whether somebody has a port, on any address: that would be taken for the program."""
     with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe:
         try:
             probe.bind(("", port))
