@@ -54,6 +54,10 @@ DRAWN: Final = 1000
 gibibyte, and no reader."""
 
 
+_POSITIVE: Final = ("seconds", "quiet", "pings")
+"""Options of which 0, or -1, does not mean that there is no limit."""
+
+
 class Wrong(Exception):
     """A check's expectation that was not met, as one sentence."""
 
@@ -281,6 +285,8 @@ class Exercise:
             wanted = type(getattr(self.subject, option))
             if type(value) is not wanted and (wanted, type(value)) != (float, int):
                 raise UserError(f"option {option}: got {value!r}; {wanted.__name__} is accepted")
+            if option in _POSITIVE and not value > 0:
+                raise UserError(f"option {option}: got {value!r}; a positive number is accepted")
         return replace(self.subject, **options)
 
 
