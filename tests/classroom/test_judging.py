@@ -209,6 +209,15 @@ def test_who_was_killed_with_nothing_said_may_have_said_something() -> None:
         assert found["prints the reply"].endswith(f"got {ends}")
 
 
+def test_who_waits_for_the_end_of_a_connection_is_told_when_it_comes() -> None:
+    """Not after a reply, as of the lecture's server; a client that ends its side first gets it."""
+    rows: list[Row] = [{"event": "opened"}, {"event": "chunk", "direction": "reply", "data": "x"}]
+    found = wrong("tcp-client", Judged(rows, "", status=None))
+    after = "(the service ends a connection after its client does, not after a reply)"
+    assert found["prints the reply"].endswith(f"got '' and had to be killed {after}")
+    assert after not in wrong("tcp-client", Judged(rows, ""))["prints the reply"]
+
+
 def test_an_exit_status_is_told_as_a_shell_does() -> None:
     for status, shown in ((3, "3"), (-11, "Segmentation fault")):
         found = wrong("tcp-client", Judged([{"event": "opened"}], "hi", status=status))
@@ -364,6 +373,29 @@ def test_who_waits_for_more_is_told_that_none_comes() -> None:
     assert said.endswith("must not wait for more, such as a newline or the end, and must flush")
     assert "must not" not in asked("tcp-server", b"one\n", b"ONE")
     assert "client before may still keep it busy" in asked("tcp-server", b"two", number=2)
+
+
+def test_who_does_not_end_a_connection_is_told_that_it_should() -> None:
+    """Not that the reply, which is right, was expected."""
+    exercise = find_exercise("tcp-server").changed("x", options={"seconds": 0.3}).subject
+    end = "and then the end of the connection"
+    with (
+        answering(socket.SOCK_STREAM, [b"HALF"], pause=2) as port,
+        pytest.raises(
+            Wrong, match=f"sent 'half' {end}, expected 'HALF' {end}, got 'HALF' and then n"
+        ),
+    ):
+        exercise.ask(Trial([]), Fake(port), 1, b"half", end=True)
+
+
+def test_a_wrong_reply_is_wrong_whatever_its_server_does_then() -> None:
+    """Such as ending a connection of which we have ended our side: nobody has that any more."""
+    exercise = find_exercise("tcp-server").subject
+    with (
+        answering(socket.SOCK_STREAM, [b"half"]) as port,
+        pytest.raises(Wrong, match=r"got 'half'$"),
+    ):
+        exercise.ask(Trial([]), Fake(port), 1, b"half", end=True)
 
 
 def test_who_listens_on_another_address_is_told_so() -> None:

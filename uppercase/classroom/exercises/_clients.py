@@ -63,8 +63,10 @@ def _judged(name: str, points: int = 1, **lab: Any) -> Callable[[Callable[[Any, 
 
 def _end(run: Run) -> str:
     """Return what a sentence adds to what a program has done."""
-    lost = "" if run.output else " (what it has not flushed is lost)"
-    end = f" and had to be killed{lost}" if run.status is None else ""
+    why = "" if run.output else " (what it has not flushed is lost)"
+    if any(row["event"] == "chunk" and row["direction"] == "reply" for row in run.rows):
+        why = " (the service ends a connection after its client does, not after a reply)"
+    end = f" and had to be killed{why}" if run.status is None else ""
     if len(run.output.encode()) >= OUTPUT:
         end = f" (of its output, the first {OUTPUT // KIB} KiB are read){end}"
     return end + (f" and, on standard error, {run.complaint}" if run.complaint else "")
