@@ -75,6 +75,8 @@ MISTAKES = [
             "if data := connection.recv(1024)",
             {"answers 100,000 bytes"}),
     Mistake("tcp-server", "data.upper()", "data", TCP),
+    # What is in capitals already is made small.
+    Mistake("tcp-server", "data.upper()", "data.swapcase()", {"answers"}),
     Mistake("tcp-server", "data.upper()", "data.upper().strip(b'\\n')",
             {NEWLINE, "answers empty lines", "answers 100,000 bytes"}),
     Mistake("tcp-server", "while True", "for _ in range(1)", {TURNS, NO_TEXT, GONE}),

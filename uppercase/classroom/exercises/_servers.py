@@ -138,7 +138,7 @@ class _Server(ABC):
         except Wrong as wrong:
             raise Wrong(f"after {after}, {wrong}") from None
 
-    answers = _asked("answers", 3, b"hello world")
+    answers = _asked("answers", 3, b"Hello, World 42!")
     newline = _asked("keeps a newline", 1, b"hello\n")
     turns = _asked("serves many clients in turn", 2, b"three", b"one", b"four")
     street = _asked("takes non-ASCII text", 1, _STREET.encode(), also=_STREETS)
