@@ -92,12 +92,61 @@ def pinged(
         pinged("0.2003", summary="lost: 4, loss rate: 0.4"),
         pinged("0.2003", loss="2026-11-29 22:57:30,450 no response"),
         pinged("0.2003", summary="packets lost: 4\npercentage lost: 40,0 %"),
+        # As Python prints a `timedelta`.
+        pinged("RTT 0:00:00.200345"),
+        pinged("RTT 0.2003", summary="min 0.2\nmax 0.3\navg 0.25\nmedian 0.2\nloss rate: 0.4"),
+        pinged("0.2003\n0.2010"),
+        pinged("0.2003", loss="timeout\nPing lost", summary="sent 10\nlost 4\n40 % loss"),
+        *(
+            pinged("0.2003", loss=loss)
+            for loss in (
+                "Packet 4 dropped",
+                "Ping 4: not received",
+                "did not arrive",
+                "No packet came",
+                "Missing: 4",
+                "socket.recv failed",
+                "Ping 4 unanswered",
+            )
+        ),
+        *(
+            pinged("0.2003", summary=summary)
+            for summary in (
+                "Packet loss percentage: 40.0",
+                "loss rate (%): 40",
+                "packet_loss: .4",
+            )
+        ),
     ],
     ids=lambda done: ascii(done.client().output[:20]),
 )
 def test_a_pinger_may_say_it_in_its_own_way(done: Judged) -> None:
     """In any unit, with a decimal comma, in several lines, with a summary."""
     assert wrong("udp-pinger", done) == {}
+
+
+@pytest.mark.parametrize(
+    ("summary", "got"),
+    [
+        ("loss: 12.4", "no percentage"),
+        ("loss: -40 %", "-40 %"),
+        ("loss percentage: 66.7", "66.7 %"),
+        ("lost: -0.4", "-40 %"),
+        ("40\npercentage: unknown", "no percentage"),
+    ],
+)
+def test_a_wrong_loss_rate_is_none(summary: str, got: str) -> None:
+    """Such as one of which the tenths are the rate."""
+    (said,) = wrong("udp-pinger", pinged("RTT 0.2003", summary=summary)).values()
+    assert said == f"expected a loss of 40 %, as the record has it, got {got}"
+
+
+@pytest.mark.parametrize("loss", ["*", "Request timed out\n" * 2, "lost, so RTT 0.2003"])
+def test_a_line_that_is_not_due_is_none(loss: str) -> None:
+    """Of a loss that is not told, or told of replies too; of a round trip that was none."""
+    done = pinged("RTT 0.2003" if "RTT" in loss else f"{loss}\nRTT 0.2003", loss=loss)
+    told = "prints each round trip" if "RTT" in loss else "tells of each loss"
+    assert set(wrong("udp-pinger", done)) == {told}
 
 
 @pytest.mark.parametrize(
