@@ -54,10 +54,6 @@ DRAWN: Final = 1000
 gibibyte, and no reader."""
 
 
-_POSITIVE: Final = ("seconds", "quiet", "pings")
-"""Options of which 0, or -1, does not mean that there is no limit."""
-
-
 class Wrong(Exception):
     """A check's expectation that was not met, as one sentence."""
 
@@ -129,15 +125,13 @@ class Trial:
 
     def _take_port(self, kind: str, claim: socket.socket) -> int:
         """Return a port for the program, which is no other grader's while the claim is open."""
-        if not (port := self.port):
-            while _is_taken(port := _PORTS[next(_turns) % len(_PORTS)], kind, claim):
-                pass
-            return port
         # The last check's connections are forgotten after a minute (TIME_WAIT, which UDP has not).
-        seconds = 0.0 if kind == "udp" or listens(port, kind) else _PORT_FREE_WITHIN
-        deadline = time.monotonic() + seconds
-        while _is_taken(port, kind, claim) and not self._over.wait(0.1):
-            if time.monotonic() > deadline:
+        waits = kind == "tcp" and not listens(self.port, kind)
+        deadline = time.monotonic() + waits * _PORT_FREE_WITHIN
+        while _is_taken(port := self.port or _PORTS[next(_turns) % len(_PORTS)], kind, claim):
+            if self.port and self._over.wait(0.1):
+                break
+            if self.port and time.monotonic() > deadline:
                 raise UserError(
                     f"cannot grade a server on {kind.upper()} port {port}: another program has it; "
                     "stop that, such as a twistd of yours"
@@ -285,7 +279,8 @@ class Exercise:
             wanted = type(getattr(self.subject, option))
             if type(value) is not wanted and (wanted, type(value)) != (float, int):
                 raise UserError(f"option {option}: got {value!r}; {wanted.__name__} is accepted")
-            if option in _POSITIVE and not value > 0:
+            # None of them means that there is no limit.
+            if option in ("seconds", "quiet", "pings") and not value > 0:
                 raise UserError(f"option {option}: got {value!r}; a positive number is accepted")
         return replace(self.subject, **options)
 
@@ -381,8 +376,7 @@ def _examine(exercise: Exercise, check: Check, trial: Trial) -> Mark:
 def _is_taken(port: int, kind: str, claim: socket.socket) -> bool:
     """Return whether somebody has a port, on any address: he would be taken for the program.
 
-    A grader whose program does not listen yet has claimed it, by a name of Linux's that ends with
-    the socket.
+    Else it is claimed from other graders, whose programs may not listen yet.
     """
     if listens(port, kind):
         return True

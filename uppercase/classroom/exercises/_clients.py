@@ -226,10 +226,8 @@ def _lost(run: Run) -> set[int]:
 
 
 def _has_round_trip(line: str) -> bool:
-    """With a decimal comma too, as Java prints it in some countries; a time of day is none.
-
-    Python's `timedelta` looks like one, of midnight: 0:00:00.200345.
-    """
+    """With a decimal comma too, as Java prints it in some countries; a time of day is none."""
+    # But Python's `timedelta` is, which looks like one.
     line = re.sub(r"(?!0+:00:00\.)\d+:\d+:\d+[.,:]?\d*", "", line)
     for text in {line, line.replace(",", ".")}:
         for number, unit in _NUMBER.findall(text):
@@ -250,7 +248,13 @@ def _delivers(_: object, run: Run) -> None:
     # Whatever else is in the lines, such as numbers and colours, and whatever other lines there
     # are: banners, prompts, time-outs. But a word that was harmed is one.
     lines = run.output.splitlines()
-    got = [line.strip() for line in lines if any(_is_in(line, word) for word in wanted)]
+    got = [
+        line.strip()
+        for line in lines
+        if any(
+            word in line or get_close_matches(word, line.split(), cutoff=0.75) for word in wanted
+        )
+    ]
     fine = len(got) == len(wanted) and all(map(contains, got, wanted))
     shown = ", ".join(got) or "none of them"
     shown = shown if len(shown) <= 120 else f"{shown[:120]}…"
@@ -260,10 +264,6 @@ def _delivers(_: object, run: Run) -> None:
     for word in wanted:
         _expect(word in seen, f"that {word} comes from the service, which has never sent it")
     _ends(run)
-
-
-def _is_in(line: str, word: str) -> bool:
-    return word in line or bool(get_close_matches(word, line.split(), cutoff=0.75))
 
 
 @exercise("stop-and-wait", "reads lines; each arrives once and in order, whatever the network does")
