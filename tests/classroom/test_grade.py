@@ -326,6 +326,11 @@ def plugins(tmp_path: Path) -> dict[str, str]:
     (odd / "entry_points.txt").write_text("[others]\nno value\n")
     lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
     (info / "entry_points.txt").write_text(f"[uppercase.exercises]\n{lines}")
+    for name in ("first", "second"):
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[uppercase.exercises]\ntwice = greeting:Greeter\n")
     root = Path(__file__).parents[2]
     return {"PYTHONPATH": f"{root}:{folder}"}
 
@@ -341,6 +346,7 @@ def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
 def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
     plugins: dict[str, str],
 ) -> None:
+    """So is one that two packages have: chance would decide by which a program is graded."""
     done = run_process("grade", "--list", env=plugins)
     assert done.status == 0
     assert re.search("(?m)^greeter +2  says hello$", done.stdout.decode())
@@ -354,9 +360,10 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
         "entry points of odd 1.5: they cannot be read (",
     ):
         assert words in done.stderr
-    done = run_process("grade", "missing", "--", "true", env=plugins)
-    assert done.status == 2
-    assert "cannot be loaded" in done.stderr
+    for name, why in (("missing", "cannot be loaded"), ("twice", "the name is taken")):
+        done = run_process("grade", name, "--", "true", env=plugins)
+        assert done.status == 2
+        assert why in done.stderr
 
 
 def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[str, str]) -> None:

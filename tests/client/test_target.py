@@ -385,9 +385,9 @@ def test_a_link_local_address_without_an_interface_is_told_to_need_one(host: str
     assert "interface" not in str(explain(OSError(errno.EINVAL, "x"), Target("fe80::1%lo", 7)))
 
 
-@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EACCES, errno.EPERM])
 def test_what_a_firewall_s_icmp_becomes_makes_one_think_of_it(number: int) -> None:
-    """IPv4's is `No route to host`, and IPv6's `Permission denied`."""
+    """IPv4's is `No route to host`, and IPv6's `Permission denied`; our own has no ICMP."""
     said = os.strerror(number)
     target = Target("192.0.2.1", 7, udp=True)
     hint = "is the address right, and no firewall between?"

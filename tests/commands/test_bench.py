@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -53,6 +54,17 @@ def stream() -> Iterator[Stream]:
     made = Stream()
     with closing(made.load.connection), made.server:
         yield made
+
+
+def test_thousands_of_connections_share_what_is_read_into() -> None:
+    workload = Workload(upper, SIZE, 20_000, b"\n")
+    counts, unconnected = Counts(Latencies()), socket.socket()
+    tracemalloc.start()
+    with unconnected:
+        loads = [StreamLoad(unconnected, plan(), workload, counts) for _ in range(100)]
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 2 * len(workload.outgoing) + 100 * 10_000, loads
 
 
 def test_messages_differ_and_have_the_size_asked_for() -> None:

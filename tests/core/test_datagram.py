@@ -149,6 +149,14 @@ def test_broadcast_and_multicast_are_not_answered(destination: Destination) -> N
     assert dropped(found) == [DropReason.NOT_UNICAST]
 
 
+@pytest.mark.parametrize("source", [("::", 50_000, 0, 0), ("0.0.0.0", 50_000)])
+def test_a_datagram_from_no_address_is_not_answered(source: SocketAddress) -> None:
+    """Linux delivers one that has `::`, and sends the reply to a service of this machine's own."""
+    found = responder()
+    assert answer(found, datagram(source=source)) == []
+    assert dropped(found) == [DropReason.NOT_UNICAST]
+
+
 def test_a_request_of_exactly_the_limit_passes_and_one_byte_more_is_dropped() -> None:
     found = responder(max_request=100)
     assert replies(answer(found, datagram(b"a" * 100))) == [b"A" * 100]

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.plugin import IPlugin
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
@@ -421,6 +421,30 @@ async def test_a_blocking_function_for_which_there_is_no_thread_fails_in_a_sente
             slow.transform(b"a")
     assert await awaited(slow.transform(b"a")) == b"a"
     pool.stop()
+
+
+async def test_what_nobody_waits_for_any_more_has_no_turn_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Clients that ask much of what blocks, and go away, keep nobody else waiting."""
+    begun, go_on = [], threading.Event()
+
+    @transform(blocking=True)
+    def slow(text: str) -> str:
+        begun.append(text)
+        go_on.wait(30)
+        return text.upper()
+
+    pool = ThreadPool(0, 1)
+    pool.start()
+    monkeypatch.setattr(reactor, "getThreadPool", lambda: pool)
+    replies: list[Any] = [slow.transform(text) for text in (b"first", b"gone", b"last")]
+    replies[1].addErrback(lambda failure: failure.trap(CancelledError))
+    replies[1].cancel()
+    go_on.set()
+    came = [await awaited(replies[number]) for number in (0, 2)]
+    pool.stop()
+    assert (came, begun) == ([b"FIRST", b"LAST"], ["first", "last"])
 
 
 def unannotated(text) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001

@@ -271,6 +271,7 @@ def test_a_service_in_a_jail_needs_nothing_from_outside(tmp_path: Path) -> None:
     (jail / "dev/null").touch()
     certificate = make_certificate(tmp_path)
     options = ["--proxy-from=127.0.0.0/8,unix", "--metrics=unix:/metrics", "--page=unix:/page"]
+    options.append("--delay=1ms")
     unix, tls = "--listen=unix:/socket", f"--listen={certificate.endpoint()}"
     # Not a fork of the tests, which have imported everything.
     with Server(f"--chroot={jail}", "uppercase-tcp", unix, tls, *options, prepare=lambda: None):

@@ -374,7 +374,7 @@ def _examine(exercise: Exercise, check: Check, trial: Trial) -> Mark:
 
 
 def _is_taken(port: int, kind: str, claim: socket.socket) -> bool:
-    """Return whether somebody has a port, on any address: he would be taken for the program.
+    """Return whether somebody has a port, on any address: that would be taken for the program.
 
     Else it is claimed from other graders, whose programs may not listen yet.
     """

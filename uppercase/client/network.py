@@ -262,6 +262,11 @@ async def _connect(endpoint: interfaces.IStreamClientEndpoint, protocol: Protoco
     connecting: Deferred[Any] = endpoints.connectProtocol(endpoint, protocol)
     connecting.addBoth(end)
     await connected
+    transport: Any = protocol.transport
+    if isinstance(protocol, ClientProtocol) and transport.getHost() == transport.getPeer():
+        # Where nobody listens, the system may give us that very port, and connect us to ourselves.
+        transport.abortConnection()
+        raise twisted_error.ConnectionRefusedError(errno.ECONNREFUSED)
 
 
 async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> None:

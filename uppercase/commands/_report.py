@@ -35,7 +35,7 @@ _DECADE: Final = 10
 def print_object(kind: str, **fields: Any) -> None:
     """Print one line of NDJSON."""
     line = {"schema": SCHEMA, "type": kind, **fields}
-    print(json.dumps(line, ensure_ascii=False), flush=True)
+    print(json.dumps(line), flush=True)
 
 
 def excerpt(data: bytes) -> str:

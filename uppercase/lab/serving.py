@@ -35,6 +35,8 @@ HELD_BYTES: Final = 16 * MIB
 HELD_COST: Final = 1 * KIB
 """What holding one datagram costs besides its bytes: the timer, the addresses, the records."""
 
+HELD_REPLIES: Final = 512  # Of one connection, at one time: each takes 450 bytes and its own.
+
 LAB_PIECE_PAUSE: Final = 0.01
 """Seconds between the pieces of a reply that is cut: long enough for a client that waits in `recv`
 to be woken by the first, and a line of 80 letters still comes within a second."""
@@ -211,7 +213,8 @@ class LabOutlet:
         return self._size + self._cut_off
 
     def _is_full(self) -> bool:
-        return not self._open or self._size >= OUTPUT_BATCH or self._is_over()
+        full = self._size >= OUTPUT_BATCH or len(self._held) >= HELD_REPLIES
+        return full or not self._open or self._is_over()
 
     def _is_over(self) -> bool:
         """Return whether all was sent that the peer is to get before the reset."""

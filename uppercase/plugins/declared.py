@@ -9,7 +9,7 @@ the reactor except in a call.
 import math
 import re
 from codecs import IncrementalDecoder, getincrementaldecoder
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -269,9 +269,8 @@ class AsyncTransform(MessageTransform):
     """A coroutine function, which is told from other transforms by what it is."""
 
     async def transform(self, message: bytes) -> bytes:
-        if self.ascii is not None and message.isascii():
-            return self.ascii(message)
-        return await self._settle(self.function(self.kind.from_bytes(message)))
+        reply = super().transform(message)
+        return reply if isinstance(reply, bytes) else await reply
 
 
 class ThreadedTransform(MessageTransform):
@@ -281,8 +280,10 @@ class ThreadedTransform(MessageTransform):
         # Imported here: it installs a reactor, which loading a transform must not.
         from twisted.internet.threads import deferToThread
 
+        # Taken when it is its turn, or when it is cancelled, as whoever has asked is gone.
+        asked = iter([message])
         try:
-            return deferToThread(self._call, message)
+            reply = deferToThread(self._call, asked)
         except RuntimeError as error:
             # The system gives no thread. The pool would wait for the one that never began.
             from uppercase.awaiting import the_reactor
@@ -290,8 +291,11 @@ class ThreadedTransform(MessageTransform):
             threads = the_reactor().getThreadPool().threads
             threads[:] = [each for each in threads if each.ident is not None]
             raise TransformError(self.name, str(error)) from None
+        return reply.addErrback(lambda failure: (next(asked, b""), failure)[1])
 
-    def _call(self, message: bytes) -> bytes:
+    def _call(self, asked: Iterator[bytes]) -> bytes:
+        if (message := next(asked, None)) is None:
+            return b""
         return self.kind.to_bytes(self.name, self.function(self.kind.from_bytes(message)))
 
 

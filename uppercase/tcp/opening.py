@@ -9,6 +9,7 @@ behind. Such a name is only removed if it is a socket's, and a connection to it 
 """
 
 import atexit
+import errno
 import os
 import socket
 import stat
@@ -246,10 +247,4 @@ def _refuses(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         # A program that listens but is too busy to accept must not hold us up.
         probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-    return False
+        return probe.connect_ex(path) == errno.ECONNREFUSED

@@ -75,6 +75,8 @@ Parts = Generator[Part, None, None]
 def serve(reactor: Any, sock: socket.socket, responder: Responder) -> "Port":
     """Serve a responder on a bound socket, which the port owns from now on; ports may share one."""
     allow_fragments(sock)
+    # One of systemd's may send to broadcast addresses, which a source can be.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 0)
     ask_receive_buffer(sock, responder.limits.receive_buffer)
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)
     port.startListening()

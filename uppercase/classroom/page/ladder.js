@@ -4,6 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const ROWS = 120; // arrows that are drawn: what one scrolls through, and what a phone draws in time
 const PAUSE = 2; // seconds without anything that become a line saying so
+const SHAFT = 1.64; // rem below the top of its row: under the text, above words that stand below it
 const MARKS = ["lost", "dropped", "corrupted", "reordered", "duplicated", "delayed"];
 
 export function element(name, className = "", text = "") {
@@ -126,7 +127,7 @@ export class Ladder {
     const label = element("span", "label");
     const words = element("span", "words");
     if (arrow.way) {
-      label.append(element("span", "quiet", `${way} `));
+      label.append(element("span", "quiet", `${client.mine ? "your " : ""}${way} `));
       if (arrow.number) label.append(element("b", "", `${arrow.number}`));
       label.append(element("span", "", arrow.text));
       label.title = `${arrow.size} bytes`;
@@ -139,15 +140,13 @@ export class Ladder {
 
   drawPicture(arrows) {
     const width = this.picture.clientWidth;
-    const style = getComputedStyle(this.list);
-    const shaft = parseFloat(style.getPropertyValue("--shaft"));
     this.rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     // All reading before all writing, so that the browser lays out once.
     const middles = new Map();
     let bottom = 0;
     for (const [key, item] of this.rows) {
       const [top, height] = [item.offsetTop - this.list.offsetTop, item.offsetHeight];
-      middles.set(key, top + height * (key.endsWith("+") ? 0.5 : shaft));
+      middles.set(key, top + (key.endsWith("+") ? height / 2 : SHAFT * this.rem));
       bottom = Math.max(bottom, top + height);
     }
     this.lives.forEach((life, side) => {

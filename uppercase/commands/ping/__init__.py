@@ -23,7 +23,7 @@ import click
 from uppercase.client.target import Target, reachable
 from uppercase.commands import NETWORK, OK, _options, _report, look_up, running, signals
 from uppercase.commands._options import COUNT, DURATION, SIZE, acceptable, expectation
-from uppercase.commands.group import Command, say, section
+from uppercase.commands.group import Command, section
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
     Finding,
@@ -124,7 +124,8 @@ def ping(
                 print(f"PING {target.place} ({str(target).split()[0]}): {what}", flush=True)
             failure = None
             try:
-                with signals(partial(soon, run.end), partial(soon, run.look)):
+                look = partial(run.happened.put, display.show_interim)
+                with signals(partial(soon, run.end), partial(soon, look)):
                     wait(run.measure())
             except NetworkError as error:
                 failure = error
@@ -168,11 +169,11 @@ class _Look(NamedTuple):
 
 _LOOKS: Final = {
     "reply": _Look("", "", ".", _report.BLUE),
-    "reordered": _Look("REORDERED", "magenta", "o", _report.VIOLET, 7),
-    "duplicate": _Look("DUP", "blue", "D", _report.BLUE),
+    "reordered": _Look("REORDERED", "green", "o", _report.VIOLET, 7),
+    "duplicate": _Look("DUP", "cyan", "D", _report.BLUE),
     "late": _Look("LATE", "yellow", "^", _report.BROWN),
-    "wrong": _Look("WRONG", "bright_red", "s", "black"),
-    "lost": _Look("LOST", "red", "x", _report.RED),
+    "wrong": _Look("WRONG", "bright_magenta", "s", "black"),
+    "lost": _Look("LOST", "bright_red", "x", _report.RED),
 }
 _COLOURS: Final = {look.tag: look.colour for look in _LOOKS.values() if look.tag}
 
@@ -195,10 +196,12 @@ def finding_text(finding: Finding, where: str, timeout: float) -> str:
 
 
 def coloured(line: str) -> str:
-    """Return a line with its tag in the tag's own colour, on a terminal that has colours."""
+    """Return a line with its tag on the tag's own colour, on a terminal that has colours."""
     head, _, tag = line.rpartition(" ")
     plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    return line if plain or tag not in _COLOURS else f"{head} {click.style(tag, fg=_COLOURS[tag])}"
+    known = None if plain else _COLOURS.get(tag)
+    # Black on it: letters of a colour fade where the terminal's ground is dark, or where it is not.
+    return f"{head} {click.style(tag, fg='black', bg=known)}" if known else line
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
@@ -306,11 +309,6 @@ class Display:
         if self.timestamps:
             line = f"[{time.time():.6f}] {line}"
         print(coloured(line), flush=True)
-
-    def notice(self, sentence: str) -> None:
-        """Tell a person something; in the objects, the summary's `connections` says it."""
-        if not self.as_json:
-            say(sentence)
 
     def show_interim(self) -> None:
         """Print how it stands: as an object, or as a line on standard error."""
