@@ -47,7 +47,7 @@ for replies that the exercises hold back for at most 0.3 s."""
 
 RECORD: Final = 8 * MIB
 """Bytes of a run's record: some 40,000 events, which a flood has within seconds, and then is over.
-What is read of them takes ten times as much memory, and an exercise may have six runs."""
+What is read of them takes six times as much memory, and an exercise may have six runs."""
 
 DRAWN: Final = 1000
 """Events of a run that its picture shows, the first of more: one of a flood has a quarter of a
