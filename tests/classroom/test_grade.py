@@ -243,6 +243,7 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("base = 'udp'", "base is 'udp'; one of tcp-server, udp-server"),
+        ("summary = 'x'", "base is ''; one of tcp-server, udp-server"),
         ("base = [", "is not TOML"),
         ("a = " + "[" * 5000, "is not TOML: maximum recursion"),
         ("base = 'udp-client'\npoint = 3", "has 'point'; did you mean"),
@@ -252,6 +253,11 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
         (NOTHING, "got 0 points for each check"),
         ("base = 'udp-client'\n[options]\nsecond = 3", "no option 'second'; did you mean"),
         ("base = 'udp-client'\n[options]\nseconds = 'x'", "seconds: got 'x'; float is accepted"),
+        # Each program would lose all points.
+        *(
+            (f"base = 'udp-pinger'\n[options]\n{option}", "a positive number is accepted")
+            for option in ("seconds = 0", "seconds = nan", "quiet = -1", "pings = 0")
+        ),
     ],
 )
 def test_a_mistake_in_a_toml_file_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
@@ -320,6 +326,11 @@ def plugins(tmp_path: Path) -> dict[str, str]:
     (odd / "entry_points.txt").write_text("[others]\nno value\n")
     lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
     (info / "entry_points.txt").write_text(f"[uppercase.exercises]\n{lines}")
+    for name in ("first", "second"):
+        info = folder / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[uppercase.exercises]\ntwice = greeting:Greeter\n")
     root = Path(__file__).parents[2]
     return {"PYTHONPATH": f"{root}:{folder}"}
 
@@ -335,6 +346,7 @@ def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
 def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
     plugins: dict[str, str],
 ) -> None:
+    """So is one that two packages have: chance would decide by which a program is graded."""
     done = run_process("grade", "--list", env=plugins)
     assert done.status == 0
     assert re.search("(?m)^greeter +2  says hello$", done.stdout.decode())
@@ -348,9 +360,10 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
         "entry points of odd 1.5: they cannot be read (",
     ):
         assert words in done.stderr
-    done = run_process("grade", "missing", "--", "true", env=plugins)
-    assert done.status == 2
-    assert "cannot be loaded" in done.stderr
+    for name, why in (("missing", "cannot be loaded"), ("twice", "the name is taken")):
+        done = run_process("grade", name, "--", "true", env=plugins)
+        assert done.status == 2
+        assert why in done.stderr
 
 
 def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[str, str]) -> None:

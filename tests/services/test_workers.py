@@ -24,6 +24,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.system.processes import ROOT
 from uppercase import taps
 from uppercase.awaiting import CLEANING_UP
 from uppercase.errors import CannotListen, UserError
@@ -180,6 +181,21 @@ def test_a_worker_of_another_version_or_python_says_so_before_all_else(told: str
         check=False,
     )
     assert done.stderr == f"{who} has another version by now; restart the service\n"
+
+
+@pytest.mark.parametrize("flags", [["-P"], ["-I"], []])
+def test_workers_search_the_current_folder_only_where_their_supervisor_does(
+    flags: list[str],
+) -> None:
+    """Or a drop-in that is there would be run by them, which `python -P` is to prevent."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from uppercase.taps.tcp import Options\n"
+        "options = Options(); options.parseOptions(['--workers=2'])\n"
+        "print(*next(iter(options.service)).program[1:-1])"
+    )
+    command = [sys.executable, *flags, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == flags
 
 
 def test_a_failure_that_a_worker_logs_has_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

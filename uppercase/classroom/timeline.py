@@ -259,11 +259,9 @@ def draw_text(timeline: Timeline) -> Iterator[str]:
             before = moment
             stamp, empty = f"{moment - begin:9.3f}", f"|{'':{_LANE}}|"
             # No line breaks between a number and its unit.
-            parts = [
-                part.replace("\xa0", " ") for part in wrap(words.replace(" ms", "\xa0ms"), _WORDS)
-            ]
-            for line, part in zip_longest(lines, parts):
-                yield f"{stamp}  {line or empty}  {part or ''}".rstrip()
+            parts = wrap(words.replace(" ms", "\xa0ms"), _WORDS)
+            for line, part in zip_longest(lines, parts, fillvalue=""):
+                yield f"{stamp}  {line or empty}  {part}".rstrip().replace("\xa0", " ")
                 stamp = f"{'':9}"
     if not timeline.clients:
         yield "nothing came"
@@ -291,14 +289,15 @@ def _text_rows(arrows: Sequence[Arrow]) -> Iterator[tuple[float, list[str], str]
 
 def _columns(letter: str) -> int:
     """Return how many columns of a terminal a letter takes: two in some scripts, or none."""
-    return 0 if category(letter) == "Mn" else 1 + (east_asian_width(letter) in "WF")
+    is_written_onto = category(letter) in ("Mn", "Me") or "\u1160" <= letter <= "\u11ff"
+    return 0 if is_written_onto else 1 + (east_asian_width(letter) in "WF")
 
 
 def _lane(label: str, direction: str, end: str, start: str, line: str) -> str:
     """Return one arrow between the lines; `end` is how it ends: `>`, `x` half-way, `~` later."""
     length = _LANE * 2 // 3 if end == "x" else _LANE
     while (room := length - 3 - sum(map(_columns, label))) < 0:
-        label = label[:-1]
+        label = label.rstrip('…" ')[:-1] + '…" '
     rest, empty = line * room, " " * (_LANE - length)
     if direction == REPLY:
         return f"|{empty}{end.replace('>', '<')}{rest}{label}{start * 2}|"

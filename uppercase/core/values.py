@@ -236,10 +236,9 @@ def parse_host_names(text: str) -> tuple[str, ...]:
 
 def host_address(host: str) -> IPv4Address | IPv6Address | None:
     """Return the address that a host is, without its scope and never v4-mapped; None for a name."""
-    try:
+    with suppress(ValueError):
         return ip_address(unmapped(host.partition("%")[0]))
-    except ValueError:
-        return None
+    return None
 
 
 def parse_duration(text: str) -> float:

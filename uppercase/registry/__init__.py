@@ -207,10 +207,9 @@ def _distinct(claims: list[Found]) -> list[Found]:
 
 def _target(found: Found) -> object:
     """Return the object that it is about; what cannot be loaded equals nothing else."""
-    try:
+    with suppress(PluginError):
         return found.target
-    except PluginError:
-        return found
+    return found
 
 
 def summaries() -> dict[str, str]:

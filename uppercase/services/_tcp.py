@@ -220,7 +220,7 @@ class TCPService(TransformService):
                 self.say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
             for connection in list(connections):
                 since = -inf if is_over or quiet == 0 else connection.idle_since()
-                if connection in late:
+                if connection in late and connection in connections:
                     connection.abort()
                 elif connection in connections and since is not None and now - since >= quiet:
                     drained.add(connection)

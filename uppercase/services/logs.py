@@ -101,11 +101,10 @@ def parse_log_format(name: str) -> str:
 
 def goes_to_journal(file: IO[Any]) -> bool:
     """Whether systemd has connected a file to its journal, as JOURNAL_STREAM says."""
-    try:
+    with suppress(OSError, AttributeError, ValueError):
         status = os.fstat(file.fileno())
-    except (OSError, AttributeError, ValueError):
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+        return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    return False
 
 
 def escape_what_lacks(file: Any, encoding: str | None = None) -> None:
@@ -161,11 +160,10 @@ class WatchedLogFile(LogFile):
             self._openFile()
 
     def _on_disk(self) -> tuple[int, int] | None:
-        try:
+        with suppress(OSError):  # It is gone, or in a folder that only root may enter.
             found = os.stat(self.path)
-        except OSError:  # It is gone, or in a folder that only root may enter.
-            return None
-        return found.st_dev, found.st_ino
+            return found.st_dev, found.st_ino
+        return None
 
 
 # What a service tells

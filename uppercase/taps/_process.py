@@ -195,12 +195,14 @@ class ProcessOptions(TableOptions, ABC):
             )
         from uppercase.services.supervisor import Supervisor
 
+        # Where this process runs nothing of the current folder, workers must not.
+        flags = ["-I"] * sys.flags.isolated or ["-P"] * sys.flags.safe_path
         return Supervisor(
             self.services,
             the_reactor(),
             workers=self._workers,
             # Not by `-m`, for which a folder `uppercase` in the current one would be this package.
-            program=[sys.executable, str(Path(__file__).with_stem("_worker"))],
+            program=[sys.executable, *flags, str(Path(__file__).with_stem("_worker"))],
             # By which a worker makes the same services.
             words=[type(self).__module__, *self.words],
             watchdog=self["watchdog"] or inf,

@@ -266,10 +266,7 @@ class EndingProtocol(Protocol):
 
     def close_overdue(self) -> None:
         """Abort, as nothing else can be done."""
-        if self._state is not CLOSING:
-            # Within this turn: cancelling what is awaited is the longest part of an end.
-            self._conversation.cancel()
-        elif not self._delivered:
+        if self._state is CLOSING and not self._delivered:
             self._stalled()
         self._abort()
 
@@ -320,6 +317,9 @@ class EndingProtocol(Protocol):
     def _abort(self) -> None:
         if self._state in OPEN_STATES:
             self._move(CLOSING)
+            # Not at its end: of many that are aborted, that has all of them in one turn, and to
+            # cancel what is awaited is the longest part of it.
+            self._conversation.cancel()
         self.transport.abortConnection()
 
     def end_with(self, outcome: Outcome, detail: str) -> None:

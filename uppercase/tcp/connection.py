@@ -191,7 +191,8 @@ class TransformProtocol(EndingProtocol):
         conversation: Any = self._conversation
         seconds, serving = monotonic, states.SERVING
 
-        def read(transport: PromptConnection) -> ConnectionDone | ConnectionLost | None:
+        # In quotes: else each connection would make the type anew, and keep it.
+        def read(transport: PromptConnection) -> "ConnectionDone | ConnectionLost | None":
             try:
                 data = recv(size)
             except BlockingIOError:

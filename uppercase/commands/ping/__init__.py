@@ -169,13 +169,13 @@ class _Look(NamedTuple):
 
 _LOOKS: Final = {
     "reply": _Look("", "", ".", _report.BLUE),
-    "reordered": _Look("REORDERED", "magenta", "o", _report.VIOLET, 7),
-    "duplicate": _Look("DUP", "blue", "D", _report.BLUE),
+    "reordered": _Look("REORDERED", "green", "o", _report.VIOLET, 7),
+    "duplicate": _Look("DUP", "cyan", "D", _report.BLUE),
     "late": _Look("LATE", "yellow", "^", _report.BROWN),
-    "wrong": _Look("WRONG", "bright_red", "s", "black"),
-    "lost": _Look("LOST", "red", "x", _report.RED),
+    "wrong": _Look("WRONG", "bright_magenta", "s", "black"),
+    "lost": _Look("LOST", "bright_red", "x", _report.RED),
 }
-_COLOURS: Final = {look.tag: look.colour for look in _LOOKS.values() if look.tag}
+_TAGS: Final = {look.tag: look.colour for look in _LOOKS.values() if look.tag}
 
 
 def milliseconds(seconds: float) -> float:
@@ -196,10 +196,11 @@ def finding_text(finding: Finding, where: str, timeout: float) -> str:
 
 
 def coloured(line: str) -> str:
-    """Return a line with its tag in the tag's own colour, on a terminal that has colours."""
+    """Return a line with its tag on the tag's own colour, on a terminal that has colours."""
     head, _, tag = line.rpartition(" ")
     plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    return line if plain or tag not in _COLOURS else f"{head} {click.style(tag, fg=_COLOURS[tag])}"
+    # Black on it: letters of a colour fade where the terminal's ground is dark, or where it is not.
+    return line if plain or tag not in _TAGS else f"{head} {click.style(tag, 'black', _TAGS[tag])}"
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
