@@ -83,14 +83,8 @@ class Pipeline:
         if self._joins_lines is None:
             self._joins_lines = all(
                 IPiecewiseTransform.providedBy(stage.transform) for stage in self._stages
-            ) and all(self._keeps(end) for end in (b"\r", b"\n"))
+            ) and all(self.outcome(end) == end for end in (b"\r", b"\n"))
         return self._joins_lines
-
-    def _keeps(self, message: bytes) -> bool:
-        try:
-            return self.transform(message) == message
-        except TransformError:
-            return False
 
     def transform(self, message: bytes, position: int = 0) -> bytes | Awaitable[bytes]:
         """Return the reply of the stages from one on, or an awaitable of it if any gives one.

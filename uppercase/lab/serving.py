@@ -57,7 +57,7 @@ class Lab:
 
     experiment: Experiment
     clock: Callable[[], float]
-    observer: IObserver | None = None
+    observer: IObserver
 
     def __post_init__(self) -> None:
         # (when its delay is over, cost) of each passage that the port holds, the next first.
@@ -81,7 +81,7 @@ class Lab:
         fate = self.experiment.fate(direction, number, of.copy, host=client[0])
         if not data:
             fate = replace(fate, flip=None)
-        if self.observer and fate.actions:
+        if fate.actions:
             words = describe(direction, fate, of.copy, of.copies)
             before = fates or describe(Direction.REQUEST, DELIVERED)
             fates = words if direction is Direction.REQUEST else f"{before}; {words}"
@@ -104,11 +104,10 @@ class Lab:
             self._held_bytes -= heappop(self._held)[1]
         cost = len(passage.data) + HELD_COST
         if self._held_bytes + cost > HELD_BYTES:
-            if self.observer:
-                peer, reason = str(client), DropReason.LAB_FULL
-                self.observer.notify(
-                    Dropped(peer, reason, "", passage.data, passage.number, passage.fates)
-                )
+            peer, reason = str(client), DropReason.LAB_FULL
+            self.observer.notify(
+                Dropped(peer, reason, "", passage.data, passage.number, passage.fates)
+            )
             return False
         self._held_bytes += cost
         heappush(self._held, (now + passage.delay, cost))

@@ -19,6 +19,7 @@ from functools import partial
 from math import inf
 from time import perf_counter
 from typing import Any, Final
+from weakref import WeakSet
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
@@ -70,6 +71,9 @@ RECEIVE_PAUSE_MAX: Final = 1.0
 _log: Final = Logger("uppercase")
 
 Parts = Generator[Part, None, None]
+
+# Whose datagrams give way to all else, of all services: a turn is theirs together.
+_busy: Final[WeakSet["ResponderProtocol"]] = WeakSet()
 
 
 def serve(reactor: Any, sock: socket.socket, responder: Responder) -> "Port":
@@ -133,6 +137,7 @@ class ResponderProtocol(DatagramProtocol):
             self._next_turn.cancel()
             self._parts.close()
             self._parts = None
+            _busy.discard(self)
         pending, self._pending = self._pending, {}
         for step, cancel in pending.items():
             cancel()
@@ -152,11 +157,13 @@ class ResponderProtocol(DatagramProtocol):
 
     def _take_turn(self, parts: Parts) -> None:
         self._next_turn = None
+        _busy.discard(self)
         try:
             if self._carry_on(parts):
                 if self._parts is None:
                     self._pausable.pauseProducing()
                 self._parts = parts
+                _busy.add(self)
                 self._next_turn = self._clock.callLater(0, self._take_turn, parts)
                 return
         except Exception:
@@ -168,7 +175,7 @@ class ResponderProtocol(DatagramProtocol):
 
     def _carry_on(self, parts: Parts) -> bool:
         """Carry out parts until none is left or a turn is over; return whether it is."""
-        until = inf if self._pausable is None else perf_counter() + TURN
+        until = inf if self._pausable is None else perf_counter() + TURN / (1 + len(_busy))
         for replies, steps in parts:
             if replies.payloads:
                 self.responder.exchanged(replies, self._send_replies(replies))
