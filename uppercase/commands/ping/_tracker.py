@@ -300,7 +300,12 @@ class Tracker:
     def _wrong(self, reply: bytes, now: float) -> Finding:
         """Take a reply that no probe expects; it counts for the one that it names or resembles."""
         self.totals.wrong += 1
-        probe = self._known.get(self._probes.claimed(reply)) or self._most_alike(reply)
+        # Else the awaited one whose reply has most bytes in common, the oldest of equals.
+        probe = self._known.get(self._probes.claimed(reply)) or max(
+            islice(self._waiting.values(), _CANDIDATES),
+            key=lambda probe: sum(map(eq, probe.expected[:_HEAD], reply)),
+            default=None,
+        )
         # A server that speaks first had not been asked.
         if probe is None or now < probe.sent:
             return Finding(Verdict.WRONG, None, len(reply), got=reply)
@@ -309,14 +314,6 @@ class Tracker:
         rtt = now - probe.sent
         return Finding(
             Verdict.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected
-        )
-
-    def _most_alike(self, reply: bytes) -> _Probe | None:
-        """Return the awaited probe whose reply has most bytes in common, the oldest of equals."""
-        return max(
-            islice(self._waiting.values(), _CANDIDATES),
-            key=lambda probe: sum(map(eq, probe.expected[:_HEAD], reply)),
-            default=None,
         )
 
     def _settle(self, probe: _Probe, became: Verdict) -> None:
