@@ -229,12 +229,12 @@ def _has_round_trip(line: str) -> bool:
     """With a decimal comma too, as Java prints it in some countries; a time of day is none."""
     # But Python's `timedelta` is, which looks like one.
     line = re.sub(r"(?!0+:00:00\.)\d+:\d+:\d+[.,:]?\d*", "", line)
-    for text in {line, line.replace(",", ".")}:
-        for number, unit in _NUMBER.findall(text):
-            scales = _SCALES.get(unit.lower(), (1e6,))
-            if any(_DELAY * 0.99 <= float(number) / scale < 1 for scale in scales):
-                return True
-    return False
+    return any(
+        _DELAY * 0.99 <= float(number) / scale < 1
+        for text in {line, line.replace(",", ".")}
+        for number, unit in _NUMBER.findall(text)
+        for scale in _SCALES.get(unit.lower(), (1e6,))
+    )
 
 
 _WORDS: Final = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel")
