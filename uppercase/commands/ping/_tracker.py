@@ -240,7 +240,12 @@ class Tracker:
         probe = _Probe(seq, now, self._probes.reply(seq))
         self._known[seq] = self._waiting[seq] = self._by_reply[probe.expected] = probe
         self.totals.pending += 1
-        self._forget()
+        # Memory is bounded: the oldest that nothing is expected for any more are dropped.
+        while len(self._known) > self._memory:
+            oldest = next(iter(self._known.values()))
+            if oldest.became is None:
+                break
+            del self._known[oldest.seq], self._by_reply[oldest.expected]
         return self._probes.probe(seq)
 
     def restart(self, probe: bytes, now: float) -> None:
@@ -322,11 +327,3 @@ class Tracker:
         elif probe.became is Verdict.LOST:
             self.totals.lost -= 1
         probe.became = became
-
-    def _forget(self) -> None:
-        """Keep memory bounded: drop the oldest probes that nothing is expected for any more."""
-        while len(self._known) > self._memory:
-            probe = next(iter(self._known.values()))
-            if probe.became is None:
-                break
-            del self._known[probe.seq], self._by_reply[probe.expected]
