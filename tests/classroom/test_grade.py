@@ -243,6 +243,7 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("base = 'udp'", "base is 'udp'; one of tcp-server, udp-server"),
+        ("summary = 'x'", "base is ''; one of tcp-server, udp-server"),
         ("base = [", "is not TOML"),
         ("a = " + "[" * 5000, "is not TOML: maximum recursion"),
         ("base = 'udp-client'\npoint = 3", "has 'point'; did you mean"),
@@ -252,6 +253,11 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
         (NOTHING, "got 0 points for each check"),
         ("base = 'udp-client'\n[options]\nsecond = 3", "no option 'second'; did you mean"),
         ("base = 'udp-client'\n[options]\nseconds = 'x'", "seconds: got 'x'; float is accepted"),
+        # Each program would lose all points.
+        *(
+            (f"base = 'udp-pinger'\n[options]\n{option}", "a positive number is accepted")
+            for option in ("seconds = 0", "seconds = nan", "quiet = -1", "pings = 0")
+        ),
     ],
 )
 def test_a_mistake_in_a_toml_file_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:

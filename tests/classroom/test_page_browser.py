@@ -103,6 +103,11 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 ".test(document.getElementById('sent').textContent)"
             )
             browser.wait_for("document.querySelectorAll('.tag.mine').length > 0")
+            # Arrows are where the rows are on paper, too, which has another width.
+            browser.wait_for(
+                "(({viewBox, clientWidth}) => viewBox.baseVal.width === clientWidth)"
+                "(document.getElementById('arrows'))"
+            )
             # Nothing is said by colour alone: not whose a datagram is, nor where a theme has few.
             assert browser.eval(f"{ROWS}.some((row) => row.includes('your request 1'))")
             browser.wait_for(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
+from sys import intern
 from typing import Any, BinaryIO, Final
 
 from twisted.logger import LogLevel
@@ -173,13 +174,12 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
                 raise UserError(f"{name} is not a record; one that --record=FILE wrote is accepted")
             problem = f"{name}, line {number}: cut or damaged; what is before it is shown"
             break
-        rows.append(
+        # Interned: a record has few words, each of them very often.
+        rows.append(shown := {intern(key): value for key, value in row.items()})
+        for key, value in shown.items():
             # What a picture or a terminal may have; data is shown, and sent, by its bytes.
-            {
-                key: printable(value) if isinstance(value, str) and key != "data" else value
-                for key, value in row.items()
-            }
-        )
+            if isinstance(value, str) and key != "data":
+                shown[key] = intern(printable(value))
     if not rows:
         raise UserError(f"{name} is empty; one that --record=FILE wrote is accepted")
     if rows[0]["record"] != VERSION:

@@ -259,11 +259,9 @@ def draw_text(timeline: Timeline) -> Iterator[str]:
             before = moment
             stamp, empty = f"{moment - begin:9.3f}", f"|{'':{_LANE}}|"
             # No line breaks between a number and its unit.
-            parts = [
-                part.replace("\xa0", " ") for part in wrap(words.replace(" ms", "\xa0ms"), _WORDS)
-            ]
-            for line, part in zip_longest(lines, parts):
-                yield f"{stamp}  {line or empty}  {part or ''}".rstrip()
+            parts = wrap(words.replace(" ms", "\xa0ms"), _WORDS)
+            for line, part in zip_longest(lines, parts, fillvalue=""):
+                yield f"{stamp}  {line or empty}  {part}".rstrip().replace("\xa0", " ")
                 stamp = f"{'':9}"
     if not timeline.clients:
         yield "nothing came"

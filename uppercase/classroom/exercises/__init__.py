@@ -75,7 +75,7 @@ def _read(path: Path, known: Mapping[str, Exercise]) -> Exercise:
         if not isinstance(value, _KEYS[key]):
             kind = "a table" if _KEYS[key] is dict else "a text"
             raise UserError(f"{path}: {key} is {value!r}; {kind} is accepted")
-    base = str(table.pop("base", None))
+    base = table.pop("base", "")
     if base not in known:
         raise UserError(f"{path}: base is {base!r}; one of {', '.join(known)} is accepted")
     try:

@@ -140,6 +140,8 @@ export class Ladder {
 
   drawPicture(arrows) {
     const width = this.picture.clientWidth;
+    // On paper, or in a window that is being resized, it is stretched as the rows are.
+    this.picture.setAttribute("viewBox", `0 0 ${width} ${this.picture.clientHeight}`);
     this.rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     // All reading before all writing, so that the browser lays out once.
     const middles = new Map();

@@ -175,7 +175,7 @@ _LOOKS: Final = {
     "wrong": _Look("WRONG", "bright_magenta", "s", "black"),
     "lost": _Look("LOST", "bright_red", "x", _report.RED),
 }
-_COLOURS: Final = {look.tag: look.colour for look in _LOOKS.values() if look.tag}
+_TAGS: Final = {look.tag: look.colour for look in _LOOKS.values() if look.tag}
 
 
 def milliseconds(seconds: float) -> float:
@@ -199,9 +199,8 @@ def coloured(line: str) -> str:
     """Return a line with its tag on the tag's own colour, on a terminal that has colours."""
     head, _, tag = line.rpartition(" ")
     plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    known = None if plain else _COLOURS.get(tag)
     # Black on it: letters of a colour fade where the terminal's ground is dark, or where it is not.
-    return f"{head} {click.style(tag, fg='black', bg=known)}" if known else line
+    return line if plain or tag not in _TAGS else f"{head} {click.style(tag, 'black', _TAGS[tag])}"
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
