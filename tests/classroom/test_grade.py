@@ -243,6 +243,7 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("base = 'udp'", "base is 'udp'; one of tcp-server, udp-server"),
+        ("summary = 'x'", "base is ''; one of tcp-server, udp-server"),
         ("base = [", "is not TOML"),
         ("a = " + "[" * 5000, "is not TOML: maximum recursion"),
         ("base = 'udp-client'\npoint = 3", "has 'point'; did you mean"),
@@ -252,6 +253,11 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
         (NOTHING, "got 0 points for each check"),
         ("base = 'udp-client'\n[options]\nsecond = 3", "no option 'second'; did you mean"),
         ("base = 'udp-client'\n[options]\nseconds = 'x'", "seconds: got 'x'; float is accepted"),
+        # Each program would lose all points.
+        *(
+            (f"base = 'udp-pinger'\n[options]\n{option}", "a positive number is accepted")
+            for option in ("seconds = 0", "seconds = nan", "quiet = -1", "pings = 0")
+        ),
     ],
 )
 def test_a_mistake_in_a_toml_file_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
@@ -320,13 +326,19 @@ def plugins(tmp_path: Path) -> dict[str, str]:
     (odd / "entry_points.txt").write_text("[others]\nno value\n")
     lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
     (info / "entry_points.txt").write_text(f"[uppercase.exercises]\n{lines}")
-    for name in ("first", "second"):
-        info = folder / f"{name}-1.0.dist-info"
+    # Another package has one of the names, too, and one is found in two places.
+    for place, name, what in (
+        (folder, "first", "twice = greeting:Greeter"),
+        (folder, "second", "twice = greeting:Faulty"),
+        (folder, "third", "seen = greeting:Greeter"),
+        (tmp_path, "third", "seen = greeting:Greeter"),
+    ):
+        info = place / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text("[uppercase.exercises]\ntwice = greeting:Greeter\n")
+        (info / "entry_points.txt").write_text(f"[uppercase.exercises]\n{what}\n")
     root = Path(__file__).parents[2]
-    return {"PYTHONPATH": f"{root}:{folder}"}
+    return {"PYTHONPATH": f"{root}:{folder}:{tmp_path}"}
 
 
 def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
@@ -343,7 +355,8 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
     """So is one that two packages have: chance would decide by which a program is graded."""
     done = run_process("grade", "--list", env=plugins)
     assert done.status == 0
-    assert re.search("(?m)^greeter +2  says hello$", done.stdout.decode())
+    for name in ("greeter", "seen"):
+        assert re.search(f"(?m)^{name} +2  says hello$", done.stdout.decode())
     assert "Traceback" not in done.stderr
     for words in (
         "number (greeting:number, uppercase.exercises) is int; a class with @exercise",

@@ -261,8 +261,7 @@ async def _connect(endpoint: interfaces.IStreamClientEndpoint, protocol: Protoco
     connected: Deferred[Any] = Deferred(cancel)
     connecting: Deferred[Any] = endpoints.connectProtocol(endpoint, protocol)
     connecting.addBoth(end)
-    await connected
-    transport: Any = protocol.transport
+    transport = (await connected).transport
     if isinstance(protocol, ClientProtocol) and transport.getHost() == transport.getPeer():
         # Where nobody listens, the system may give us that very port, and connect us to ourselves.
         transport.abortConnection()

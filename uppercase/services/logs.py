@@ -227,7 +227,7 @@ def _warning(event: Event) -> tuple[str, str] | None:
                 "datagrams that the system dropped",
                 f"the system dropped {counted(count, 'datagram')} for {address}: too many at once "
                 "(a larger --rcvbuf holds more, up to net.core.rmem_max) or damaged "
-                "(nstat -az UdpInCsumErrors)",
+                "(nstat -az '*CsumErrors')",
             )
     return None
 

@@ -119,10 +119,11 @@ class _Opener:
     def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> socket.socket:
         # The endpoint closes the descriptor that it has.
         skt = socket.socket(fileno=os.dup(descriptor))
-        if not skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listens = skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if not listens or skt.type != socket.SOCK_STREAM:  # Others' messages would be cut.
             skt.close()
             raise CannotListen(
-                f"got file descriptor {descriptor}, which does not listen for connections: "
+                f"got file descriptor {descriptor}, which is no stream socket that listens: "
                 "ListenStream= and Accept=no are needed in a systemd socket unit"
             )
         return skt
