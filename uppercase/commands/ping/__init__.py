@@ -161,14 +161,14 @@ class _Look(NamedTuple):
     """How a kind of finding is shown: the tag of its line, ink and ground, its mark in a plot."""
 
     tag: str
-    colours: tuple[str, ...]
+    colours: tuple[str, str]
     shape: str
     ink: str
     size: int = 6
 
 
 _LOOKS: Final = {
-    "reply": _Look("", (), ".", _report.BLUE),
+    "reply": _Look("", ("", ""), ".", _report.BLUE),
     "reordered": _Look("REORDERED", ("black", "green"), "o", _report.VIOLET, 7),
     "duplicate": _Look("DUP", ("black", "cyan"), "D", _report.BLUE),
     "late": _Look("LATE", ("black", "yellow"), "^", _report.BROWN),
