@@ -310,6 +310,7 @@ def plugins(tmp_path: Path) -> dict[str, str]:
     info = folder / "greeting-1.0.dist-info"
     info.mkdir(parents=True)
     (folder / "greeting.py").write_text(PLUGIN)
+    (folder / "worth.py").write_text(PLUGIN.replace("points=2", "points='2'"))
     (folder / "ending.py").write_text("raise SystemExit('\\x1b[2J')\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
     entries = {
@@ -320,6 +321,7 @@ def plugins(tmp_path: Path) -> dict[str, str]:
         "number": "greeting:number",
         "missing": "no_such_module:x",
         "ending": "ending:x",
+        "worth": "worth:Greeter",
         "udp-client": "greeting:Greeter",
     }
     odd = folder / "odd-1.5.dist-info"
@@ -366,6 +368,8 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
         "missing (no_such_module:x, uppercase.exercises) cannot be loaded: ModuleNotFoundError",
         "ending (ending:x, uppercase.exercises) cannot be loaded: SystemExit: \\x1b[2J",
         "udp-client (greeting:Greeter, uppercase.exercises): the name is taken",
+        "worth (worth:Greeter, uppercase.exercises) cannot be loaded: UserError: points of "
+        "'greets': got '2'; a whole number is accepted",
         "entry points of odd 1.5: they cannot be read (",
     ):
         assert words in done.stderr

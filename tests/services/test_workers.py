@@ -198,8 +198,8 @@ def test_workers_search_the_current_folder_only_where_their_supervisor_does(
     assert done.stdout.split() == flags
 
 
-def test_a_failure_that_a_worker_logs_has_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """JSON has it under the same key as without workers."""
+def test_what_others_log_in_a_worker_is_told_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has the traceback of a failure under its key, and nothing of theirs counts as ours."""
     told: list[Any] = []
     monkeypatch.setattr("uppercase.services.worker.report", lambda _, **said: told.append(said))
     log = Logger("elsewhere", observer=_report_log)  # type: ignore[arg-type]
@@ -207,7 +207,7 @@ def test_a_failure_that_a_worker_logs_has_its_traceback(monkeypatch: pytest.Monk
         raise ValueError("no")
     except ValueError:
         log.failure("it failed")
-    log.warn("well")
+    log.warn("well", facts={"event": "ready"})
     failed, well = told
     assert failed["facts"].pop("traceback").startswith("it failed\nTraceback")
     assert failed["facts"] == well["facts"] == {"event": "log", "from": "elsewhere"}
