@@ -728,14 +728,14 @@ def test_a_reload_for_which_there_is_no_memory_is_none(
     """The old workers go on, those of a reload before it finish, and the next one is as usual."""
     clock = Clock()
     supervisor, workers = supervisor_of(clock, monkeypatch)
-    descriptors = len(os.listdir("/dev/fd"))
+    descriptors = {*os.listdir("/dev/fd")}
     supervisor.reload()
     with monkeypatch.context() as patch:
         patch.setattr(os, where, mock.Mock(side_effect=OSError(errno.ENOSPC, "no space")))
         patch.setattr(tempfile, "TemporaryFile", os.memfd_create)
         supervisor.reload()
     assert said == ["not reloaded, the old workers go on: no space"]
-    assert len(os.listdir("/dev/fd")) == descriptors
+    assert {*os.listdir("/dev/fd")} <= descriptors  # The collector may close some of others.
     supervisor.reload()
     workers[0].state = State.SERVING
     supervisor.ready(workers[0], [[]])

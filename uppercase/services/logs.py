@@ -108,10 +108,10 @@ def goes_to_journal(file: IO[Any]) -> bool:
 
 
 def escape_what_lacks(file: Any, encoding: str | None = None) -> None:
-    """Have a standard stream lose no line for what its encoding, else the locale's, lacks."""
+    """Have a standard stream hold no line back, nor lose one for what its encoding lacks."""
     # It is no such stream, or has become a pipe since, so that it has no position.
     with suppress(AttributeError, OSError):
-        file.reconfigure(encoding=encoding, errors="backslashreplace")
+        file.reconfigure(encoding=encoding, errors="backslashreplace", line_buffering=True)
 
 
 def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
