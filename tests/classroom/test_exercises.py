@@ -345,7 +345,7 @@ def test_a_port_that_another_program_serves_is_no_fault_of_the_one_on_trial(
 
 
 def test_programs_on_trial_at_once_never_have_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those of two graders, who begin anywhere; else one is asked for the other.
+    """Also those of two graders; else one is asked for the other.
 
     A port is a grader's before its program listens there, and anybody's when that is over.
     """
@@ -354,7 +354,7 @@ def test_programs_on_trial_at_once_never_have_one_port(monkeypatch: pytest.Monke
         ports = []
         with ExitStack() as claims:
             for each in trial(path), trial(path):
-                monkeypatch.setattr(grader, "_turns", itertools.count(77))
+                monkeypatch.setattr(grader, "_turns", itertools.count())
                 for _ in range(20):
                     claim = claims.enter_context(socket.socket(socket.AF_UNIX))
                     ports.append(each._take_port("udp", claim))

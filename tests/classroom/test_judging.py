@@ -215,6 +215,16 @@ def test_a_line_that_is_missing_twice_there_or_harmed_is_wrong(output: str) -> N
     assert len(wrong("stop-and-wait", delivered(output))) == 7
 
 
+def test_who_knows_no_reply_again_is_told_that_it_is_in_capitals() -> None:
+    """As with a checksum of what was sent: it asks for ever. One that ends has another fault."""
+    hint = "got none of them (the service has replied, in capitals: a checksum has to be of these)"
+    rows = delivered("").client().rows
+    (said, *_) = wrong("stop-and-wait", Judged(rows, "", status=None)).values()
+    assert f"{hint} and had to be killed" in said
+    for done in Judged(rows, ""), Judged([{"event": "received"}], "", status=None):
+        assert "in capitals" not in "".join(wrong("stop-and-wait", done).values())
+
+
 def test_a_reply_that_never_came_is_not_printed() -> None:
     rows: list[Row] = [{"time": 0.0, "event": "received", "data": "hello world"}]
     found = wrong("udp-client", Judged(rows, "HELLO WORLD"))

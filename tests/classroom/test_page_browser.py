@@ -31,6 +31,11 @@ SPARE = """(() => {
   const [row, shown] = [words.closest('li'), words].map((each) => each.getBoundingClientRect());
   return row.bottom - shown.top - words.scrollHeight;
 })()"""
+CUT = """(() => {
+  const note = document.querySelector('.note .label span');
+  note.textContent = 'late '.repeat(60);
+  return note.scrollWidth - note.clientWidth;
+})()"""
 BELOW_HEAD = """document.activeElement.getBoundingClientRect().top
   - document.querySelector('#columns th').getBoundingClientRect().bottom"""
 HOLDS_FOCUS = "document.activeElement.ariaPressed === 'true'"
@@ -222,6 +227,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                         client.connect((host, int(port)))
                         client.send(b"hello")
                 browser.wait_for(f"{ROWS}.some((row) => row.includes('HELLO'))")
+                assert browser.eval(CUT) == 0
                 browser.eval("document.getElementById('follow').click()")
                 button = "document.querySelectorAll('#services button')[1]"
                 browser.eval(f"{button}.focus(); {button}.click()")

@@ -225,6 +225,16 @@ def test_what_is_cut_on_an_arrow_does_not_run_into_its_mark() -> None:
     assert line[11:] == f'|-- 1 "{"x" * 18}…" x{"":14}|'
 
 
+@pytest.mark.parametrize("detail", ["\u6f22" * 45, "\u6f22 " * 30, "words " * 9, "Z\u0337 " * 30])
+def test_a_note_stays_between_the_lines_whatever_letters_it_has(detail: str) -> None:
+    closed = row(event="closed", outcome="failed", detail=detail.strip())
+    _, _, *notes = draw_text(timeline_of(b"\n".join([b'{"record": 1}', closed])))
+    assert len(notes) > 1
+    for note in notes:
+        wide, marks = note.count("\u6f22"), note.count("\u0337")
+        assert (note[11], note[54 - wide + marks :]) == ("|", "|")
+
+
 CHANCES = st.sampled_from(["0.3", "reply:0.5", "both:0.25", "request:0.2,reply:0.6", "both:1"])
 OPTIONS = st.fixed_dictionaries(
     {},

@@ -1,6 +1,7 @@
 """Addresses as people write them, and connecting to what they mean."""
 
 import errno
+import importlib
 import os
 import resource
 import socket
@@ -406,7 +407,9 @@ def test_nothing_listens_is_said_for_the_port_that_was_asked() -> None:
 
 
 def test_a_process_that_may_open_no_more_files_is_told_so() -> None:
-    "".encode("idna")  # Python opens this codec's file when the first name is looked up.
+    # Python opens these files when the first name is looked up.
+    "".encode("idna")
+    importlib.import_module("concurrent.futures.thread")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

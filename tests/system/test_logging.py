@@ -33,8 +33,9 @@ def test_json_is_utf_8_whatever_the_locale(tmp_path: Path, workers: list[str]) -
         "    return text\n"
     )
     options = ["uppercase-tcp", "--port=0", "--log-format=json", "-t", "loud:loud:mark=\udcff"]
-    ascii = {"PYTHONIOENCODING": "ascii"}
-    with Server(*options, *workers, cwd=tmp_path, env=ascii) as server:
+    # As it is for users: what a worker prints is not held back until there is more of it.
+    surroundings = {"PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": ""}
+    with Server(*options, *workers, cwd=tmp_path, env=surroundings) as server:
         with connect(server.port) as client:
             client.sendall(b"hello\n")
         server.wait_for_log(" it is")

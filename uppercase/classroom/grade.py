@@ -8,7 +8,6 @@ are found, are in `uppercase.classroom.exercises`.
 
 import errno
 import itertools
-import random
 import socket
 import time
 from collections import ChainMap
@@ -36,8 +35,7 @@ _PORT_FREE_WITHIN: Final = 65.0
 _PORTS: Final = range(20_000, 32_000)
 """Ports for programs on trial: below those that systems give out for port 0, so that nobody gets
 one between our look and the program's `bind`, and is taken for it."""
-_turns: Final = itertools.count(random.randrange(len(_PORTS)))
-"""In turn from anywhere: what another grader has claimed is hardly ever looked at."""
+_turns: Final = itertools.count()
 
 _TRIES: Final = 3  # How often a starved run is repeated.
 
@@ -223,12 +221,18 @@ def _wait(program: Program, service: ObservedService, seconds: float, quiet: flo
     return None
 
 
-class Check(NamedTuple):
+@dataclass(frozen=True)
+class Check:
     """One thing that a program does right, or the exercise's method raises `Wrong`."""
 
     name: str
     points: int
     examine: Callable[[Any, Trial], None]
+
+    def __post_init__(self) -> None:
+        if type(self.points) is not int or self.points < 0:
+            got = f"points of {self.name!r}: got {self.points!r}"
+            raise UserError(f"{got}; a whole number is accepted")
 
 
 @dataclass(frozen=True)
@@ -239,10 +243,6 @@ class Exercise:
     summary: str
     checks: Sequence[Check]
     subject: Any
-
-    @property
-    def points(self) -> int:
-        return sum(check.points for check in self.checks)
 
     def changed(
         self,
@@ -258,14 +258,11 @@ class Exercise:
         for each in (*points, *texts):
             if each not in known:
                 raise UserError(f"{self.name} has no check {each!r}{suggest(each, known)}")
-        for each, worth in points.items():
-            if type(worth) is not int or worth < 0:
-                raise UserError(f"points of {each!r}: got {worth!r}; a whole number is accepted")
         checks = [
             Check(printable(str(texts.get(each.name, each.name))), worth, each.examine)
             for each in self.checks
             # What is worth nothing is left out: it would only cost time.
-            if (worth := points.get(each.name, each.points))
+            if (worth := points.get(each.name, each.points)) != 0
         ]
         if not checks:
             raise UserError("got 0 points for each check; one that is worth some is needed")

@@ -271,32 +271,33 @@ def _text_rows(arrows: Sequence[Arrow]) -> Iterator[tuple[float, list[str], str]
     """Return time, picture and words of each moment."""
     for arrow in arrows:
         if not arrow.direction:
-            lines = wrap(arrow.words, _LANE - 4)
-            yield arrow.begin, [f"|{f' {line} ':·^{_LANE}}|" for line in lines], ""
+            wide = _columns(arrow.words) > len(arrow.words)  # Half as many letters have room.
+            lines = wrap(arrow.words, (_LANE - 4) // (1 + wide))
+            notes = [f" {it} ".center(_LANE + len(it) - _columns(it), "·") for it in lines]
+            yield arrow.begin, [f"|{note}|" for note in notes], ""
             continue
         number = f"{arrow.number} " if arrow.number else ""
         label = f" {number}{arrow.text} "
         late = arrow.end > arrow.begin and not arrow.lost
         end = "x" if arrow.lost else "~" if late else ">"
-        line = (
-            "*" if "corrupted" in arrow.actions else "=" if "duplicated" in arrow.actions else "-"
-        )
+        known = {"corrupted": "*", "duplicated": "="}
+        line = next((sign for action, sign in known.items() if action in arrow.actions), "-")
         words = _COPY.strip() if arrow.words.endswith(_COPY) else arrow.words
         yield arrow.begin, [_lane(label, arrow.direction, end, line, line)], words
         if late:
             yield arrow.end, [_lane(f" {number}", arrow.direction, ">", "~", line)], ""
 
 
-def _columns(letter: str) -> int:
-    """Return how many columns of a terminal a letter takes: two in some scripts, or none."""
-    is_written_onto = category(letter) in ("Mn", "Me") or "\u1160" <= letter <= "\u11ff"
-    return 0 if is_written_onto else 1 + (east_asian_width(letter) in "WF")
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes: a letter of some scripts two, or none."""
+    seen = [c for c in text if category(c) not in ("Mn", "Me") and not "\u1160" <= c <= "\u11ff"]
+    return len(seen) + sum(east_asian_width(each) in "WF" for each in seen)
 
 
 def _lane(label: str, direction: str, end: str, start: str, line: str) -> str:
     """Return one arrow between the lines; `end` is how it ends: `>`, `x` half-way, `~` later."""
     length = _LANE * 2 // 3 if end == "x" else _LANE
-    while (room := length - 3 - sum(map(_columns, label))) < 0:
+    while (room := length - 3 - _columns(label)) < 0:
         label = label.rstrip('…" ')[:-1] + '…" '
     rest, empty = line * room, " " * (_LANE - length)
     if direction == REPLY:

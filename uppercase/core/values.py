@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import KIB, MAX_PORT, MIB
 
+DASHES: Final = ("–", "—", "－")  # Slides, word processors and East Asian keyboards have them.
+
 LOOPBACK: Final = ("127.0.0.1", "::1")
 """Where a service listens unless told otherwise."""
 

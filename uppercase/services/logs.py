@@ -49,7 +49,7 @@ _log: Final = Logger("uppercase")
 
 def say(text: str, level: Any = LogLevel.info, /, **facts: Any) -> None:
     """Write a line into the log: a sentence for people, and facts for programs."""
-    _log.emit(level, "{text}", text=text, log_facts=facts)
+    _log.emit(level, "{text}", text=text, facts=facts)
 
 
 def as_text(event: LogEvent) -> str | None:
@@ -77,9 +77,9 @@ def as_json(event: LogEvent) -> str | None:
         "text": text,
         "event": "log",
     }
-    line |= event.get("log_facts", {})
-    if event.get("log_namespace") not in ("uppercase", None):
-        line["from"] = event["log_namespace"]
+    # Others may call something of theirs facts.
+    if (name := event.get("log_namespace")) is not None:
+        line |= event.get("facts", {}) if name == "uppercase" else {"from": name}
     if traceback:
         line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
     text = json.dumps(line, ensure_ascii=False)
@@ -108,10 +108,10 @@ def goes_to_journal(file: IO[Any]) -> bool:
 
 
 def escape_what_lacks(file: Any, encoding: str | None = None) -> None:
-    """Have a standard stream lose no line for what its encoding, else the locale's, lacks."""
+    """Have a standard stream hold no line back, nor lose one for what its encoding lacks."""
     # It is no such stream, or has become a pipe since, so that it has no position.
     with suppress(AttributeError, OSError):
-        file.reconfigure(encoding=encoding, errors="backslashreplace")
+        file.reconfigure(encoding=encoding, errors="backslashreplace", line_buffering=True)
 
 
 def observer_of(file: IO[Any], format_: str) -> FileLogObserver:

@@ -282,7 +282,8 @@ def _report_log(event: LogEvent) -> None:
     if text:
         told = {"event": "log", "from": event.get("log_namespace")}
         told |= {"traceback": text} if "log_failure" in event else {}
-        report("log", level=level.name, text=text, facts=event.get("log_facts") or told)
+        ours = told["from"] == "uppercase" and event.get("facts")
+        report("log", level=level.name, text=text, facts=ours or told)
 
 
 def begin() -> Assignment:

@@ -24,7 +24,7 @@ from twisted.python import usage
 from uppercase import __version__
 from uppercase.awaiting import choose_reactor, leave_threads, the_reactor, use_monotonic_time
 from uppercase.core.events import IObserver
-from uppercase.core.values import counted, printable
+from uppercase.core.values import DASHES, counted, printable
 from uppercase.errors import PluginError, UserError
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import Listing, listing
@@ -70,8 +70,8 @@ class ProcessOptions(TableOptions, ABC):
             likely = f"{self.meant}={word}"
             if word.isdecimal():
                 likely = f"a port is given as --port={word}"
-            elif word.startswith(("–", "—")):  # As slides and word processors have it.
-                likely = f"type the hyphens of --{word.strip('–—')}"
+            elif word.startswith(DASHES):
+                likely = f"type the hyphens of --{word.strip(''.join(DASHES))}"
             elif word.startswith("uppercase-"):
                 likely = "twistd uppercase serves several services at once"
             elif re.fullmatch(r"(\S*:)?[\d.*]+|localhost", word):

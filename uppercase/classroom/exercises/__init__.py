@@ -29,9 +29,6 @@ def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
     broken = {each.file: str(each) for each in problems}
     for entry in points:
         origin = f"{entry.name} ({entry.value}, {GROUP})"
-        if entry.name in found:
-            broken[entry.name] = f"{origin}: the name is taken; another one is accepted"
-            continue
         try:
             loaded = entry.load()
         except (Exception, SystemExit) as error:
@@ -43,8 +40,9 @@ def find_exercises() -> tuple[Mapping[str, Exercise], Mapping[str, str]]:
             )
         elif not loaded.checks:
             broken[entry.name] = f"{origin} has no check; methods with @check are accepted"
-        else:
-            found[entry.name] = loaded
+        # A distribution may be found twice, as one that is installed in editable mode.
+        elif found.setdefault(entry.name, loaded) is not loaded:
+            broken[entry.name] = f"{origin}: the name is taken; another one is accepted"
     # Of several with one name, chance would decide by which a program is graded.
     return {name: found[name] for name in found if name in ours or name not in broken}, broken
 

@@ -109,7 +109,7 @@ export class Ladder {
     const way = arrow && ["note", "request", "reply"][arrow.way];
     item.className = `${kind === "leaves" ? way : kind} ${item.className.includes("fresh") ? "fresh" : ""}`;
     const when = element("span", "when");
-    when.append(element("time", "", clock(row.at - began)));
+    when.append(element("span", "clock", clock(row.at - began)));
     if (kind === "pause") {
       const label = element("span", "label");
       label.append(element("span", "", `nothing for ${row.seconds.toFixed(1)} s`));

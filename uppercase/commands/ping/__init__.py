@@ -158,24 +158,24 @@ measurement was."""
 
 
 class _Look(NamedTuple):
-    """How a kind of finding is shown: the tag of its line and its colour, its mark in a plot."""
+    """How a kind of finding is shown: the tag of its line, ink and ground, its mark in a plot."""
 
     tag: str
-    colour: str
+    colours: tuple[str, str]
     shape: str
     ink: str
     size: int = 6
 
 
 _LOOKS: Final = {
-    "reply": _Look("", "", ".", _report.BLUE),
-    "reordered": _Look("REORDERED", "green", "o", _report.VIOLET, 7),
-    "duplicate": _Look("DUP", "cyan", "D", _report.BLUE),
-    "late": _Look("LATE", "yellow", "^", _report.BROWN),
-    "wrong": _Look("WRONG", "bright_magenta", "s", "black"),
-    "lost": _Look("LOST", "bright_red", "x", _report.RED),
+    "reply": _Look("", ("", ""), ".", _report.BLUE),
+    "reordered": _Look("REORDERED", ("black", "green"), "o", _report.VIOLET, 7),
+    "duplicate": _Look("DUP", ("black", "cyan"), "D", _report.BLUE),
+    "late": _Look("LATE", ("black", "yellow"), "^", _report.BROWN),
+    "wrong": _Look("WRONG", ("white", "blue"), "s", "black"),
+    "lost": _Look("LOST", ("white", "red"), "x", _report.RED),
 }
-_TAGS: Final = {look.tag: look.colour for look in _LOOKS.values() if look.tag}
+_TAGS: Final = {look.tag: look.colours for look in _LOOKS.values() if look.tag}
 
 
 def milliseconds(seconds: float) -> float:
@@ -196,11 +196,11 @@ def finding_text(finding: Finding, where: str, timeout: float) -> str:
 
 
 def coloured(line: str) -> str:
-    """Return a line with its tag on the tag's own colour, on a terminal that has colours."""
+    """Return a line with its tag in the tag's own colours, on a terminal that has some."""
     head, _, tag = line.rpartition(" ")
     plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    # Black on it: letters of a colour fade where the terminal's ground is dark, or where it is not.
-    return line if plain or tag not in _TAGS else f"{head} {click.style(tag, 'black', _TAGS[tag])}"
+    # With a ground: letters of a colour fade where the terminal's is dark, or where it is not.
+    return line if plain or tag not in _TAGS else f"{head} {click.style(tag, *_TAGS[tag])}"
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
