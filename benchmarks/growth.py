@@ -192,9 +192,13 @@ def draw(found: Growth, file: Path) -> None:
             (True, False),
             strict=True,
         ):
-            for server, colour in zip(SERVERS, ("#0969da", "#59636e"), strict=True):
+            # Equally dark, so that their shapes tell them apart on paper.
+            looks = (("o-", "#0969da"), ("s--", "#59636e"))
+            for server, (shape, colour) in zip(SERVERS, looks, strict=True):
                 shown = [(max(key, 1), each[server]) for key, each in figures.items()]
-                plot.plot(*zip(*shown, strict=True), "o-", color=colour, label=server, markersize=4)
+                plot.plot(
+                    *zip(*shown, strict=True), shape, color=colour, label=server, markersize=4
+                )
             plot.set_xscale("log")
             if not is_linear:
                 plot.set_yscale("log")

@@ -7,6 +7,7 @@ The pages are plain Markdown that reads well without Sphinx; which of them belon
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -43,6 +44,14 @@ def write_pages(app: Sphinx) -> None:
     (DOCS / "index.md").write_text((DOCS / "README.md").read_text())
 
 
+def level_captions(app: Sphinx, page: str, template: str, context: dict[str, Any], *_: Any) -> None:
+    """Say on which level the sidebar's captions are headings, which Sphinx leaves out."""
+    tree = context["furo_navigation_tree"]
+    context["furo_navigation_tree"] = tree.replace('"heading"', '"heading" aria-level="2"')
+
+
 def setup(app: Sphinx) -> None:
     """Have the page made before the others are read."""
     app.connect("config-inited", lambda app, config: write_pages(app))
+    # After the theme has made the sidebar.
+    app.connect("html-page-context", level_captions, priority=900)

@@ -73,19 +73,19 @@ def await_reply(
     awaitable: Awaitable[bytes], done: Callable[[bytes | TransformError], None]
 ) -> Callable[[], None]:
     """Start waiting; `done` is called once with the reply or the error, unless cancelled."""
-
-    def failed(failure: Failure) -> None:
-        error = failure.value
-        assert error is not None
-        if isinstance(error, TransformError):
-            drop_tracebacks(error)
-            done(error)
-        elif not failure.check(CancelledError):
-            done(TransformError.caused_by(getattr(error, "transform", "?"), error))
-
     deferred = start(awaitable)
-    deferred.addCallbacks(done, failed)
+    deferred.addCallbacks(done, _failed, errbackArgs=(done,))
     return deferred.cancel
+
+
+def _failed(failure: Failure, done: Callable[[bytes | TransformError], None]) -> None:
+    error = failure.value
+    assert error is not None
+    if isinstance(error, TransformError):
+        drop_tracebacks(error)
+        done(error)
+    elif not failure.check(CancelledError):
+        done(TransformError.caused_by(getattr(error, "transform", "?"), error))
 
 
 def start(awaitable: Awaitable[T]) -> Deferred[T]:

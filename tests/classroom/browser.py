@@ -139,7 +139,7 @@ class Browser:
             time.sleep(0.05)
         return value
 
-    def press(self, key: str, number: int, **more: str) -> None:
+    def press(self, key: str, number: int, **more: Any) -> None:
         """Press a key, by its name and Windows's number, and let it go."""
         told = {"key": key, "code": key, "windowsVirtualKeyCode": number}
         self.command("Input.dispatchKeyEvent", type="keyDown", **told, **more)

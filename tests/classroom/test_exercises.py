@@ -1,9 +1,11 @@
 """The exercises: reference solutions get all points, typical mistakes lose exactly their own."""
 
+import itertools
 import json
 import socket
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -73,6 +75,8 @@ MISTAKES = [
             "if data := connection.recv(1024)",
             {"answers 100,000 bytes"}),
     Mistake("tcp-server", "data.upper()", "data", TCP),
+    # What is in capitals already is made small.
+    Mistake("tcp-server", "data.upper()", "data.swapcase()", {"answers"}),
     Mistake("tcp-server", "data.upper()", "data.upper().strip(b'\\n')",
             {NEWLINE, "answers empty lines", "answers 100,000 bytes"}),
     Mistake("tcp-server", "while True", "for _ in range(1)", {TURNS, NO_TEXT, GONE}),
@@ -306,13 +310,17 @@ def test_only_a_port_that_somebody_has_is_waited_for() -> None:
     """Not one that only root may have; and nobody waits for the marks of an interrupted trial."""
     on_trial = trial(SOLUTIONS / "tcp_server.py")
     began = time.monotonic()
-    assert grader._becomes_free(1, "tcp", on_trial._over)
-    with socket.create_server(("127.0.0.1", 0)) as owner:
+    with socket.socket(socket.AF_UNIX) as claim:
+        assert replace(on_trial, port=1)._take_port("tcp", claim) == 1
+    with (
+        socket.socket(socket.AF_UNIX) as claim,
+        socket.create_server(("127.0.0.1", 0)) as owner,
+    ):
         port = owner.getsockname()[1]
         with socket.create_connection(owner.getsockname()), owner.accept()[0]:
             owner.close()
             on_trial.interrupt()
-            assert grader._becomes_free(port, "tcp", on_trial._over)
+            assert replace(on_trial, port=port)._take_port("tcp", claim) == port
     assert time.monotonic() < began + 30
 
 
@@ -336,11 +344,24 @@ def test_a_port_that_another_program_serves_is_no_fault_of_the_one_on_trial(
             pass
 
 
-def test_programs_on_trial_at_once_never_have_one_port() -> None:
-    """Also those of two graders in one process; else one is asked for the other."""
-    trials = [trial(SOLUTIONS / "tcp_server.py") for _ in range(2)]
-    ports = [each._free_port("tcp") for _ in range(300) for each in trials]
-    assert len({*ports}) == len(ports)
+def test_programs_on_trial_at_once_never_have_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of two graders; else one is asked for the other.
+
+    A port is a grader's before its program listens there, and anybody's when that is over.
+    """
+    path = SOLUTIONS / "udp_server.py"
+    for _ in range(2):
+        ports = []
+        with ExitStack() as claims:
+            for each in trial(path), trial(path):
+                monkeypatch.setattr(grader, "_turns", itertools.count())
+                for _ in range(20):
+                    claim = claims.enter_context(socket.socket(socket.AF_UNIX))
+                    ports.append(each._take_port("udp", claim))
+            claim = claims.enter_context(socket.socket(socket.AF_UNIX))
+            with pytest.raises(UserError, match="another program has it"):
+                trial(path, port=ports[0])._take_port("udp", claim)
+        assert len({*ports}) == len(ports)
 
 
 def test_a_program_on_trial_has_a_port_that_the_system_gives_to_nobody() -> None:

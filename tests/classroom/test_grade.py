@@ -197,6 +197,8 @@ def test_the_outputs_say_the_same(tmp_path: Path) -> None:
     text = (report / "index.html").read_text()
     page.feed(text)
     assert page.tags.count("svg") == 3
+    # Pictures are wider than a phone: a keyboard scrolls what it reaches, in each browser.
+    assert text.count('<figure tabindex="0"><svg') == 3
     assert not {"script", "img", "link", "iframe"} & set(page.tags)
     assert all(link.startswith("#") for link in page.links)
     assert "&lt;script&gt;" in text
@@ -243,6 +245,7 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("base = 'udp'", "base is 'udp'; one of tcp-server, udp-server"),
+        ("summary = 'x'", "base is ''; one of tcp-server, udp-server"),
         ("base = [", "is not TOML"),
         ("a = " + "[" * 5000, "is not TOML: maximum recursion"),
         ("base = 'udp-client'\npoint = 3", "has 'point'; did you mean"),
@@ -252,6 +255,11 @@ def test_a_toml_file_sets_points_texts_and_options(tmp_path: Path) -> None:
         (NOTHING, "got 0 points for each check"),
         ("base = 'udp-client'\n[options]\nsecond = 3", "no option 'second'; did you mean"),
         ("base = 'udp-client'\n[options]\nseconds = 'x'", "seconds: got 'x'; float is accepted"),
+        # Each program would lose all points.
+        *(
+            (f"base = 'udp-pinger'\n[options]\n{option}", "a positive number is accepted")
+            for option in ("seconds = 0", "seconds = nan", "quiet = -1", "pings = 0")
+        ),
     ],
 )
 def test_a_mistake_in_a_toml_file_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
@@ -302,6 +310,7 @@ def plugins(tmp_path: Path) -> dict[str, str]:
     info = folder / "greeting-1.0.dist-info"
     info.mkdir(parents=True)
     (folder / "greeting.py").write_text(PLUGIN)
+    (folder / "worth.py").write_text(PLUGIN.replace("points=2", "points='2'"))
     (folder / "ending.py").write_text("raise SystemExit('\\x1b[2J')\n")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
     entries = {
@@ -312,6 +321,7 @@ def plugins(tmp_path: Path) -> dict[str, str]:
         "number": "greeting:number",
         "missing": "no_such_module:x",
         "ending": "ending:x",
+        "worth": "worth:Greeter",
         "udp-client": "greeting:Greeter",
     }
     odd = folder / "odd-1.5.dist-info"
@@ -320,8 +330,19 @@ def plugins(tmp_path: Path) -> dict[str, str]:
     (odd / "entry_points.txt").write_text("[others]\nno value\n")
     lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
     (info / "entry_points.txt").write_text(f"[uppercase.exercises]\n{lines}")
+    # Another package has one of the names, too, and one is found in two places.
+    for place, name, what in (
+        (folder, "first", "twice = greeting:Greeter"),
+        (folder, "second", "twice = greeting:Faulty"),
+        (folder, "third", "seen = greeting:Greeter"),
+        (tmp_path, "third", "seen = greeting:Greeter"),
+    ):
+        info = place / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[uppercase.exercises]\n{what}\n")
     root = Path(__file__).parents[2]
-    return {"PYTHONPATH": f"{root}:{folder}"}
+    return {"PYTHONPATH": f"{root}:{folder}:{tmp_path}"}
 
 
 def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
@@ -335,9 +356,11 @@ def test_another_packages_exercise_is_graded(plugins: dict[str, str]) -> None:
 def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
     plugins: dict[str, str],
 ) -> None:
+    """So is one that two packages have: chance would decide by which a program is graded."""
     done = run_process("grade", "--list", env=plugins)
     assert done.status == 0
-    assert re.search("(?m)^greeter +2  says hello$", done.stdout.decode())
+    for name in ("greeter", "seen"):
+        assert re.search(f"(?m)^{name} +2  says hello$", done.stdout.decode())
     assert "Traceback" not in done.stderr
     for words in (
         "number (greeting:number, uppercase.exercises) is int; a class with @exercise",
@@ -345,12 +368,15 @@ def test_a_broken_exercise_is_a_sentence_and_the_others_are_there(
         "missing (no_such_module:x, uppercase.exercises) cannot be loaded: ModuleNotFoundError",
         "ending (ending:x, uppercase.exercises) cannot be loaded: SystemExit: \\x1b[2J",
         "udp-client (greeting:Greeter, uppercase.exercises): the name is taken",
+        "worth (worth:Greeter, uppercase.exercises) cannot be loaded: UserError: points of "
+        "'greets': got '2'; a whole number is accepted",
         "entry points of odd 1.5: they cannot be read (",
     ):
         assert words in done.stderr
-    done = run_process("grade", "missing", "--", "true", env=plugins)
-    assert done.status == 2
-    assert "cannot be loaded" in done.stderr
+    for name, why in (("missing", "cannot be loaded"), ("twice", "the name is taken")):
+        done = run_process("grade", name, "--", "true", env=plugins)
+        assert done.status == 2
+        assert why in done.stderr
 
 
 def test_a_check_that_fails_by_itself_is_not_the_programs_fault(plugins: dict[str, str]) -> None:

@@ -92,12 +92,61 @@ def pinged(
         pinged("0.2003", summary="lost: 4, loss rate: 0.4"),
         pinged("0.2003", loss="2026-11-29 22:57:30,450 no response"),
         pinged("0.2003", summary="packets lost: 4\npercentage lost: 40,0 %"),
+        # As Python prints a `timedelta`.
+        pinged("RTT 0:00:00.200345"),
+        pinged("RTT 0.2003", summary="min 0.2\nmax 0.3\navg 0.25\nmedian 0.2\nloss rate: 0.4"),
+        pinged("0.2003\n0.2010"),
+        pinged("0.2003", loss="timeout\nPing lost", summary="sent 10\nlost 4\n40 % loss"),
+        *(
+            pinged("0.2003", loss=loss)
+            for loss in (
+                "Packet 4 dropped",
+                "Ping 4: not received",
+                "did not arrive",
+                "No packet came",
+                "Missing: 4",
+                "socket.recv failed",
+                "Ping 4 unanswered",
+            )
+        ),
+        *(
+            pinged("0.2003", summary=summary)
+            for summary in (
+                "Packet loss percentage: 40.0",
+                "loss rate (%): 40",
+                "packet_loss: .4",
+            )
+        ),
     ],
     ids=lambda done: ascii(done.client().output[:20]),
 )
 def test_a_pinger_may_say_it_in_its_own_way(done: Judged) -> None:
     """In any unit, with a decimal comma, in several lines, with a summary."""
     assert wrong("udp-pinger", done) == {}
+
+
+@pytest.mark.parametrize(
+    ("summary", "got"),
+    [
+        ("loss: 12.4", "no percentage"),
+        ("loss: -40 %", "-40 %"),
+        ("loss percentage: 66.7", "66.7 %"),
+        ("lost: -0.4", "-40 %"),
+        ("40\npercentage: unknown", "no percentage"),
+    ],
+)
+def test_a_wrong_loss_rate_is_none(summary: str, got: str) -> None:
+    """Such as one of which the tenths are the rate."""
+    (said,) = wrong("udp-pinger", pinged("RTT 0.2003", summary=summary)).values()
+    assert said == f"expected a loss of 40 %, as the record has it, got {got}"
+
+
+@pytest.mark.parametrize("loss", ["*", "Request timed out\n" * 2, "lost, so RTT 0.2003"])
+def test_a_line_that_is_not_due_is_none(loss: str) -> None:
+    """Of a loss that is not told, or told of replies too; of a round trip that was none."""
+    done = pinged("RTT 0.2003" if "RTT" in loss else f"{loss}\nRTT 0.2003", loss=loss)
+    told = "prints each round trip" if "RTT" in loss else "tells of each loss"
+    assert set(wrong("udp-pinger", done)) == {told}
 
 
 @pytest.mark.parametrize(
@@ -166,6 +215,16 @@ def test_a_line_that_is_missing_twice_there_or_harmed_is_wrong(output: str) -> N
     assert len(wrong("stop-and-wait", delivered(output))) == 7
 
 
+def test_who_knows_no_reply_again_is_told_that_it_is_in_capitals() -> None:
+    """As with a checksum of what was sent: it asks for ever. One that ends has another fault."""
+    hint = "got none of them (the service has replied, in capitals: a checksum has to be of these)"
+    rows = delivered("").client().rows
+    (said, *_) = wrong("stop-and-wait", Judged(rows, "", status=None)).values()
+    assert f"{hint} and had to be killed" in said
+    for done in Judged(rows, ""), Judged([{"event": "received"}], "", status=None):
+        assert "in capitals" not in "".join(wrong("stop-and-wait", done).values())
+
+
 def test_a_reply_that_never_came_is_not_printed() -> None:
     rows: list[Row] = [{"time": 0.0, "event": "received", "data": "hello world"}]
     found = wrong("udp-client", Judged(rows, "HELLO WORLD"))
@@ -207,6 +266,15 @@ def test_who_was_killed_with_nothing_said_may_have_said_something() -> None:
                          ("hi", "'hi' and had to be killed")):  # fmt: skip
         found = wrong("tcp-client", Judged([{"event": "opened"}], output, status=None))
         assert found["prints the reply"].endswith(f"got {ends}")
+
+
+def test_who_waits_for_the_end_of_a_connection_is_told_when_it_comes() -> None:
+    """Not after a reply, as of the lecture's server; a client that ends its side first gets it."""
+    rows: list[Row] = [{"event": "opened"}, {"event": "chunk", "direction": "reply", "data": "x"}]
+    found = wrong("tcp-client", Judged(rows, "", status=None))
+    after = "(the service ends a connection after its client does, not after a reply)"
+    assert found["prints the reply"].endswith(f"got '' and had to be killed {after}")
+    assert after not in wrong("tcp-client", Judged(rows, ""))["prints the reply"]
 
 
 def test_an_exit_status_is_told_as_a_shell_does() -> None:
@@ -364,6 +432,29 @@ def test_who_waits_for_more_is_told_that_none_comes() -> None:
     assert said.endswith("must not wait for more, such as a newline or the end, and must flush")
     assert "must not" not in asked("tcp-server", b"one\n", b"ONE")
     assert "client before may still keep it busy" in asked("tcp-server", b"two", number=2)
+
+
+def test_who_does_not_end_a_connection_is_told_that_it_should() -> None:
+    """Not that the reply, which is right, was expected."""
+    exercise = find_exercise("tcp-server").changed("x", options={"seconds": 0.3}).subject
+    end = "and then the end of the connection"
+    with (
+        answering(socket.SOCK_STREAM, [b"HALF"], pause=2) as port,
+        pytest.raises(
+            Wrong, match=f"sent 'half' {end}, expected 'HALF' {end}, got 'HALF' and then n"
+        ),
+    ):
+        exercise.ask(Trial([]), Fake(port), 1, b"half", end=True)
+
+
+def test_a_wrong_reply_is_wrong_whatever_its_server_does_then() -> None:
+    """Such as ending a connection of which we have ended our side: nobody has that any more."""
+    exercise = find_exercise("tcp-server").subject
+    with (
+        answering(socket.SOCK_STREAM, [b"half"]) as port,
+        pytest.raises(Wrong, match=r"got 'half'$"),
+    ):
+        exercise.ask(Trial([]), Fake(port), 1, b"half", end=True)
 
 
 def test_who_listens_on_another_address_is_told_so() -> None:

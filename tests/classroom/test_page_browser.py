@@ -24,6 +24,20 @@ ROWS = "[...document.querySelectorAll('#rows li')].map((row) => row.textContent)
 WIDTH = "document.documentElement.scrollWidth"
 ARROWS = "[...document.querySelectorAll('#arrows .shaft')].map((each) => each.getAttribute('d'))"
 FOLLOW = "document.getElementById('follow').ariaPressed"
+STYLE = "getComputedStyle(document.querySelector('{}')).{}"
+SPARE = """(() => {
+  const words = document.querySelector('.words');
+  words.textContent = 'late '.repeat(60);
+  const [row, shown] = [words.closest('li'), words].map((each) => each.getBoundingClientRect());
+  return row.bottom - shown.top - words.scrollHeight;
+})()"""
+CUT = """(() => {
+  const note = document.querySelector('.note .label span');
+  note.textContent = 'late '.repeat(60);
+  return note.scrollWidth - note.clientWidth;
+})()"""
+BELOW_HEAD = """document.activeElement.getBoundingClientRect().top
+  - document.querySelector('#columns th').getBoundingClientRect().bottom"""
 HOLDS_FOCUS = "document.activeElement.ariaPressed === 'true'"
 
 UNDRAWN = """(async () => {
@@ -34,6 +48,15 @@ UNDRAWN = """(async () => {
     if (!nothing.hidden) return nothing.textContent;
   }
 })()"""
+
+UPGRADED = """void (window.isOld = true, window.EventSource = class extends EventTarget {
+  constructor() {
+    super();
+    const told = new MessageEvent('hello', { data: '{"edition": 1}' });
+    setTimeout(() => this.dispatchEvent(told), 1);
+  }
+  close() {}
+})"""
 
 TWO_SERVICES = """
 page = "0"
@@ -85,6 +108,22 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 ".test(document.getElementById('sent').textContent)"
             )
             browser.wait_for("document.querySelectorAll('.tag.mine').length > 0")
+            # Arrows are where the rows are on paper, too, which has another width.
+            browser.wait_for(
+                "(({viewBox, clientWidth}) => viewBox.baseVal.width === clientWidth)"
+                "(document.getElementById('arrows'))"
+            )
+            # Nothing is said by colour alone: not whose a datagram is, nor where a theme has few.
+            assert browser.eval(f"{ROWS}.some((row) => row.includes('your request 1'))")
+            browser.wait_for(
+                "/you$/.test(document.querySelectorAll('#clients button')[1].innerText)"
+            )
+            browser.prefer(forced_colors="active")
+            ground = browser.eval(STYLE.format("body", "backgroundColor"))
+            assert browser.eval(STYLE.format(".tag.mine", "backgroundColor")) != ground
+            ink = browser.eval(STYLE.format("body", "color"))
+            assert browser.eval(STYLE.format(".legend .dropped", "stroke")) == ink
+            browser.prefer(forced_colors="none")
 
             browser.eval("document.getElementById('key').open = true")
             lines = browser.eval(
@@ -94,6 +133,8 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 "document.querySelector('#key-lines [aria-current]').textContent"
             )
             assert lines.index(current) == 1
+            # Not every browser lets a keyboard scroll what it cannot reach.
+            assert browser.eval("document.getElementById('key-lines').tabIndex") == 0
             experiment = make_experiment(UDP_PRESETS["stop-and-wait"].settings, seed=7)
             assert lines == [str(row) for row in answer_key(experiment, len(lines))]
             assert browser.eval("document.querySelectorAll('#clients button').length") == 2
@@ -121,6 +162,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 another.sendto(b"hi", ("127.0.0.1", server.port))
             browser.wait_for("document.querySelectorAll('#clients button').length === 3")
             assert browser.eval(HOLDS_FOCUS)
+            # A screen reader says a button's name again when it changes.
+            browser.wait_for("/^[1-9][0-9]* new$/.test(document.getElementById('fresh').innerText)")
+            assert browser.eval("document.getElementById('follow').innerText") == "Follow"
 
             # The chosen client makes room, and nobody is left looking at nothing.
             for number in range(2 * CLIENTS):
@@ -131,9 +175,19 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             # Of so many at once not all are drawn: such a client has come, all the same.
             assert "arrows" in browser.eval(UNDRAWN)
 
+            # Who goes back through the clients sees where the keyboard is.
+            browser.eval("[...document.querySelectorAll('#clients button')].at(-1).focus()")
+            for _ in range(9):
+                browser.press("Tab", 9, modifiers=8)
+                assert browser.eval(BELOW_HEAD) >= 0
+
+            browser.eval("document.getElementById('everyone').click()")
+            browser.wait_for(f"{ROWS}.length > 100")
             for width, height in ((360, 740), (1920, 1080)):
                 browser.size(width, height)
                 assert browser.eval(WIDTH) == width
+                # However much the lab has done, it can be read.
+                assert browser.eval(SPARE) >= 0
             # Neither large type nor a low window takes the timeline's room.
             browser.eval("document.getElementById('size').click()")
             for width, height in ((1024, 768), (1100, 350)):
@@ -173,6 +227,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                         client.connect((host, int(port)))
                         client.send(b"hello")
                 browser.wait_for(f"{ROWS}.some((row) => row.includes('HELLO'))")
+                assert browser.eval(CUT) == 0
                 browser.eval("document.getElementById('follow').click()")
                 button = "document.querySelectorAll('#services button')[1]"
                 browser.eval(f"{button}.focus(); {button}.click()")
@@ -204,6 +259,9 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
                 finally:
                     again.process.send_signal(signal.SIGCONT)
                 browser.wait_for(LIVE)
+                # After an upgrade of the server another page is there, which a browser fetches.
+                browser.eval(UPGRADED)
+                browser.wait_for(f"!window.isOld && {LIVE}")
 
             # As narrow, and as broken by nothing: a report on a program that prints long words.
             exercise = find_exercise("udp-client")

@@ -190,8 +190,17 @@ def test_nothing_is_kept_of_an_exchange_that_is_forgotten() -> None:
     assert [(arrow.number, arrow.words) for arrow in made.arrows] == [(1, ""), (2, "delayed")]
 
 
+WIDE_AND_ONTO = ("\u6f22\uff21\u1112", "\u0337\u0322\u20dd\u1161\u11ab")
+
+
 @pytest.mark.parametrize("actions", [[], ["lost"]])
-@pytest.mark.parametrize("text", ["hello", "\u6f22", "\u6f22" * 40, "\uff21", "Z\u0337\u0322a"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("hello", "\u6f22", "\u6f22" * 40, "\uff21", "Z\u0337\u0322a", "a\u20dd"),
+        "\u1112\u1161\u11ab",  # Hangul, as file names of macOS have it
+    ],
+)
 def test_lines_stand_below_each_other_whatever_letters_are_on_an_arrow(
     text: str, actions: list[str]
 ) -> None:
@@ -202,10 +211,28 @@ def test_lines_stand_below_each_other_whatever_letters_are_on_an_arrow(
     rows.append(row(event="replied", **about))
     *_, request, reply = draw_text(timeline_of(b"\n".join([b'{"record": 1}', *rows])))
     for line in request, reply:
-        wide, marks = (sum(map(line.count, each)) for each in ("\u6f22\uff21", "\u0337\u0322"))
+        wide, marks = (sum(map(line.count, each)) for each in WIDE_AND_ONTO)
         assert line[54 - wide + marks] == "|"
         # A cut takes the text's end, and not the number.
         assert " 1 " in line
+
+
+def test_what_is_cut_on_an_arrow_does_not_run_into_its_mark() -> None:
+    """Here the 28 columns up to the cross, which would be one more letter of the text."""
+    rows = [row(number=1, data="x" * 22, size=22)]
+    rows.append(row(event="impaired", number=1, actions=["lost"], fates="request lost"))
+    *_, line = draw_text(timeline_of(b"\n".join([b'{"record": 1}', *rows])))
+    assert line[11:] == f'|-- 1 "{"x" * 18}…" x{"":14}|'
+
+
+@pytest.mark.parametrize("detail", ["\u6f22" * 45, "\u6f22 " * 30, "words " * 9, "Z\u0337 " * 30])
+def test_a_note_stays_between_the_lines_whatever_letters_it_has(detail: str) -> None:
+    closed = row(event="closed", outcome="failed", detail=detail.strip())
+    _, _, *notes = draw_text(timeline_of(b"\n".join([b'{"record": 1}', closed])))
+    assert len(notes) > 1
+    for note in notes:
+        wide, marks = note.count("\u6f22"), note.count("\u0337")
+        assert (note[11], note[54 - wide + marks :]) == ("|", "|")
 
 
 CHANCES = st.sampled_from(["0.3", "reply:0.5", "both:0.25", "request:0.2,reply:0.6", "both:1"])
@@ -328,6 +355,8 @@ def test_pictures_tell_apart_without_colour_what_happened() -> None:
     options = {"loss": "0.2", "duplicate": "0.3", "corrupt": "0.3", "reorder": "0.3"}
     drawn = draw_svg(timeline_of(recorded(make_experiment(options, seed=3), 30).getvalue()))
     root = ElementTree.fromstring(drawn)
+    # To a screen reader an image would be its name alone, and not the words in it.
+    assert root.get("role") == "group"
     svg = "{http://www.w3.org/2000/svg}"
     corners = {len(each.get("points", "").split()) for each in root.iter(f"{svg}polygon")}
     assert corners == {3, 4, 16}

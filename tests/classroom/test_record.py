@@ -60,6 +60,15 @@ def test_what_clients_send_is_no_markup() -> None:
     assert "&lt;b&gt;&amp;1" in draw_svg(timeline)
 
 
+def test_words_that_a_record_has_over_and_over_are_kept_once() -> None:
+    """A gigabyte of memory was needed for a record of the default limit's 100 MB."""
+    line = b'{"time": 1.0, "event": "received", "peer": "192.0.2.1:5", "data": "x", "number": 1}'
+    _, (one, other), _ = read_record([b'{"record": 1, "wall": 1.0}', line, line])
+    assert one == other
+    assert all(mine is theirs for mine, theirs in zip(one, other, strict=True))
+    assert one["peer"] is other["peer"]
+
+
 def test_every_event_has_the_keys_that_its_schema_says() -> None:
     """And the page is of the version that is written."""
     page = PAGE.read_text()

@@ -233,6 +233,21 @@ def test_a_service_records_and_the_command_draws(service: str, tmp_path: Path) -
     assert [words for words in told if words not in drawn.stdout.decode()] == []
 
 
+def test_a_record_is_json_for_strict_readers_whatever_a_transform_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They refuse what Python has for a byte that is no text, half of a pair."""
+    (tmp_path / "same.py").write_text("def same(text: str, *, mark: str) -> str: return text\n")
+    monkeypatch.chdir(tmp_path)
+    wanted = ["--transform", "same:same:mark=\udcff"]
+    with Server("uppercase-udp", "--port=0", "--record=served", *wanted, cwd=tmp_path):
+        pass
+    assert run_process("run", *wanted, "--record", "run", "--", "true").status == 0
+    for path in ("served", "run"):
+        first = json.loads(Path(path).read_text().splitlines()[0])
+        assert first["transform"] == "same:same:mark=\\udcff"
+
+
 def test_a_record_is_as_large_as_its_options_say(tmp_path: Path) -> None:
     """The service goes on, and says that the record does not."""
     path = tmp_path / "class.jsonl"

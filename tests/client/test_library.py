@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, socket
 from typing import Any, cast
 from unittest import mock
 
@@ -482,6 +482,23 @@ async def test_ask_over_tcp() -> None:
         assert await ask(endpoint, b"hello", framing="netstring") == b"HELLO"
     with tcp_server(one_reply) as server:
         assert await ask(target_of(server), b"hello") == b"HELLO"
+
+
+@in_reactor
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_who_is_connected_to_itself_is_told_that_nothing_listens(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system may give a client the port that it asks for, here on purpose."""
+    with socket(AF_INET6 if ":" in host else AF_INET) as probe:
+        probe.bind((host, 0))
+        target = Target(host, probe.getsockname()[1])
+    kind = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
+    own = kind(cast(Any, reactor), host, target.port, bindAddress=(host, target.port))
+    monkeypatch.setattr("uppercase.client.network.endpoint_for", lambda *_: own)
+    with pytest.raises(ConnectionRefused, match=f"nothing listens on TCP .*:{target.port}; start"):
+        await ask(target, b"hello")
+    await settle()
 
 
 @in_reactor

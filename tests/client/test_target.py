@@ -1,6 +1,7 @@
 """Addresses as people write them, and connecting to what they mean."""
 
 import errno
+import importlib
 import os
 import resource
 import socket
@@ -385,9 +386,9 @@ def test_a_link_local_address_without_an_interface_is_told_to_need_one(host: str
     assert "interface" not in str(explain(OSError(errno.EINVAL, "x"), Target("fe80::1%lo", 7)))
 
 
-@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.EACCES, errno.EPERM])
 def test_what_a_firewall_s_icmp_becomes_makes_one_think_of_it(number: int) -> None:
-    """IPv4's is `No route to host`, and IPv6's `Permission denied`."""
+    """IPv4's is `No route to host`, and IPv6's `Permission denied`; our own has no ICMP."""
     said = os.strerror(number)
     target = Target("192.0.2.1", 7, udp=True)
     hint = "is the address right, and no firewall between?"
@@ -406,7 +407,9 @@ def test_nothing_listens_is_said_for_the_port_that_was_asked() -> None:
 
 
 def test_a_process_that_may_open_no_more_files_is_told_so() -> None:
-    "".encode("idna")  # Python opens this codec's file when the first name is looked up.
+    # Python opens these files when the first name is looked up.
+    "".encode("idna")
+    importlib.import_module("concurrent.futures.thread")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:

@@ -285,7 +285,7 @@ def test_a_terminal_gets_a_progress_bar_beside_the_results(kind: str) -> None:
     screen, terminal = pty.openpty()
     with tcp_server() as server:
         command = ("bench", "--duration", "1200ms", "--rate", "100", server.address)
-        process = Piped(*command, stderr=terminal, env={"TERM": kind})
+        process = Piped(*command, stderr=terminal, env={"TERM": kind, "COLUMNS": "40"})
         os.close(terminal)
         seen = b""
         with suppress(OSError):  # what reading gives at the end of a pseudo-terminal
@@ -294,6 +294,8 @@ def test_a_terminal_gets_a_progress_bar_beside_the_results(kind: str) -> None:
         text = process.finish().stdout
     os.close(screen)
     assert (b"messages/s" in seen) == (b"\x1b" in seen) == (kind == "xterm"), seen
+    # What goes on in a second line, as where type is large, would stay above the next.
+    assert max(map(len, re.sub(rb"\x1b\[\?25.", b"", seen).splitlines()), default=0) <= 40
     assert b"\x1b" not in text
 
 

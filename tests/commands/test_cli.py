@@ -147,6 +147,7 @@ def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
         (["send", "-u", "--on-loss", "cry"], "'cry'"),
         (["send", "-u", "--chunk=9", "--on-loss=empty"], "but chunks have no empty lines"),
         (["send", ":0"], "got '0' for the port"),
+        (["ping", "–c", "10"], "got '–c', whose dash is no hyphen; type it as - or --"),
         (["send", "a", "b"], "got 'b' beside the address; one address is accepted"),
         (["send", "a", "7" * 5000], "beside the address; one address is accepted"),
         (["send", "::1", "7"], "write the port after its host: [::1]:7"),

@@ -13,6 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from tests.commands.command import run
+from tests.costs import here, spent
 from uppercase.client.target import Target
 from uppercase.commands._options import acceptable
 from uppercase.commands._report import difference
@@ -321,6 +322,19 @@ def test_lines_are_whole_whatever_the_pieces_they_come_in() -> None:
     lines.dataReceived(b"O\nTHREE\n")
     assert came == [b"ONE\n", b"TWO\n", b"THREE\n"]
     assert lines.incomplete() == b""
+
+
+def test_a_long_line_in_small_pieces_is_joined_once() -> None:
+    """It took the square of its length: a second and a half for this one."""
+    lines, came, _ = make_lines()
+
+    def receive() -> None:
+        for _ in range(10_000):
+            lines.dataReceived(b"x" * 100)
+        lines.dataReceived(b"\n")
+
+    assert spent(receive) < here(0.4)
+    assert came == [b"x" * 1_000_000 + b"\n"]
 
 
 def test_a_line_that_still_comes_is_not_taken_for_a_wrong_one() -> None:

@@ -38,6 +38,7 @@ from tests.client.servers import (
 )
 from tests.commands.certificates import make_certificate
 from tests.commands.command import Outcome, Piped, environment, run, terminal
+from uppercase.commands._report import print_object
 from uppercase.commands.ping import coloured
 
 
@@ -226,6 +227,14 @@ def test_json_has_an_object_a_line_with_numbers_as_numbers() -> None:
     assert all(isinstance(value, float) for value in summary["rtt_ms"].values())
 
 
+def test_json_suits_any_encoding(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the encoding of standard output lacks would be escaped, and not as JSON has it."""
+    print_object("wrong", got="\xe9")
+    said = capsys.readouterr().out
+    assert said.isascii()
+    assert json.loads(said)["got"] == "\xe9"
+
+
 def test_json_tells_trouble_in_the_summary_too() -> None:
     with tcp_server(reset) as server:
         summary = objects(ping("-c", "3", "-i", "50ms", "--json", server.address))[-1]
@@ -398,6 +407,8 @@ def test_on_a_terminal_each_tag_has_a_colour_of_its_own(monkeypatch: pytest.Monk
     monkeypatch.setenv("TERM", "xterm")
     colours = {coloured(f"seq=1 {tag}").partition(" ")[2].partition(tag)[0] for tag in tags}
     assert len(colours) == len(tags)
+    # Black on a light one or white on a dark, of the eight that all have, whatever the ground is.
+    assert all(re.match("\x1b\\[(30m\x1b\\[4[236]|37m\x1b\\[4[14])m", each) for each in colours)
     assert coloured("64 bytes: seq=1 time=1.0 ms") == "64 bytes: seq=1 time=1.0 ms"
     monkeypatch.setenv("NO_COLOR", "1")
     assert coloured("seq=1 DUP") == "seq=1 DUP"

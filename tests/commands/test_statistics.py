@@ -75,9 +75,8 @@ def test_samples_over_more_than_a_decade_are_sorted_by_ratio() -> None:
     assert [round(high / low) for low, high in pairwise(edges)] == [10, 10, 10]
 
 
-def test_equal_samples_need_one_bin_and_none_need_none() -> None:
+def test_equal_samples_need_one_bin() -> None:
     assert bins({2.0: 2}) == ([2.0, 2.0], [2])
-    assert bins({}) == ([], [])
 
 
 def test_latencies_are_summed_up_in_milliseconds_with_three_digits() -> None:

@@ -191,6 +191,7 @@ def test_a_flood_of_newcomers_costs_no_look_at_all_connections_for_each() -> Non
 
     class Busy:
         client: Hashable = "192.0.2.1"
+        sent_at = -60.0
 
         def unproductive_since(self) -> None:
             looks.append(self)
@@ -204,6 +205,35 @@ def test_a_flood_of_newcomers_costs_no_look_at_all_connections_for_each() -> Non
         now[0] += 0.001
         assert door.enter("192.0.2.2") is not None
     assert len(looks) <= 11 * 100
+
+
+def test_the_kernel_is_asked_about_no_more_than_can_make_room() -> None:
+    """Of a crowd, all idle but some: a search with ten thousand would hold everybody else up."""
+    looks = []
+
+    class Open:
+        client: Hashable = "192.0.2.1"
+
+        def __init__(self, sent_at: float) -> None:
+            self.sent_at = sent_at
+            self.evicted = False
+
+        def unproductive_since(self) -> float:
+            looks.append(self)
+            return self.sent_at
+
+        def evict(self) -> None:
+            self.evicted = True
+
+    crowd = [Open(float(number % 977)) for number in range(977)]
+    door = Admission(977, None, crowd, lambda: 1000.0)
+    assert door.enter("192.0.2.2") is None
+    assert [each.sent_at for each in crowd if each.evicted] == [0.0], "idle longest"
+    assert len(looks) <= 33
+    looks.clear()
+    busy = Admission(977, None, [Open(980.0) for _ in range(977)], lambda: 1000.0)
+    assert busy.enter("192.0.2.2") is not None
+    assert not looks
 
 
 def test_of_those_who_are_gone_nothing_is_kept() -> None:

@@ -149,6 +149,14 @@ def test_broadcast_and_multicast_are_not_answered(destination: Destination) -> N
     assert dropped(found) == [DropReason.NOT_UNICAST]
 
 
+@pytest.mark.parametrize("source", [("::", 50_000, 0, 0), ("0.0.0.0", 50_000)])
+def test_a_datagram_from_no_address_is_not_answered(source: SocketAddress) -> None:
+    """Linux delivers one that has `::`, and sends the reply to a service of this machine's own."""
+    found = responder()
+    assert answer(found, datagram(source=source)) == []
+    assert dropped(found) == [DropReason.NOT_UNICAST]
+
+
 def test_a_request_of_exactly_the_limit_passes_and_one_byte_more_is_dropped() -> None:
     found = responder(max_request=100)
     assert replies(answer(found, datagram(b"a" * 100))) == [b"A" * 100]
@@ -345,7 +353,7 @@ def test_a_loop_that_never_brings_back_what_was_sent_ends_too() -> None:
 
 
 def test_a_loop_that_a_lab_multiplies_ends_too() -> None:
-    lab = Lab(Experiment(seed=1, request=Impairments(duplicate=1.0)), Time())
+    lab = Lab(Experiment(seed=1, request=Impairments(duplicate=1.0)), Time(), Notebook())
     one = Responder(applied(bytes.swapcase), clock=Time(), lab=lab)
     assert lock_step(one, Responder(applied(bytes.swapcase), clock=Time()), 60_000) < 20_000
 
@@ -480,7 +488,7 @@ def test_what_nobody_numbers_has_no_number() -> None:
 
 def test_a_rate_and_a_lab_hold_for_those_too_of_whom_nobody_wants_to_be_told() -> None:
     told: Any = {"observer": Notebook(), "tell_each": lambda count: False}
-    lab = Lab(Experiment(seed=1, request=Impairments(loss=1.0)), Time())
+    lab = Lab(Experiment(seed=1, request=Impairments(loss=1.0)), Time(), Notebook())
     assert answer_batch(Responder(applied(), lab=lab, **told), [datagram()]) == []
     found = Responder(applied(), DatagramLimits(rate=1, burst=1), **told)
     assert len(answer_batch(found, [datagram(), datagram(b"other")])) == 1
@@ -632,7 +640,7 @@ def test_the_lab_comes_before_the_rules_so_that_its_numbers_depend_on_nobody_els
 
 
 def test_what_the_lab_corrupts_is_judged_as_it_arrives() -> None:
-    lab = Lab(make_experiment({"corrupt": "1"}, seed=1), Time())
+    lab = Lab(make_experiment({"corrupt": "1"}, seed=1), Time(), Notebook())
     found = Responder(applied(bytes), lab=lab)
     (reply,) = replies(answer(found, datagram(b"hello")))
     assert sum((one ^ two).bit_count() for one, two in zip(reply, b"hello", strict=True)) == 1

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.costs import here, spent
 from uppercase.core.values import (
     cannot_listen,
     hosts_of,
@@ -225,6 +226,12 @@ def test_fields_end_at_colons_that_no_backslash_covers(text: str, fields: list[s
 def test_fields_are_as_they_were_written(text: str) -> None:
     assert ":".join(split_escaped(text)) == text
     assert "=".join(split_escaped(text, "=")) == text
+
+
+def test_a_long_value_is_split_in_linear_time() -> None:
+    """A value of a file of services may have a mebibyte, which took ten seconds."""
+    text = "caesar:shift=" + "3" * 300_000
+    assert spent(lambda: split_escaped(text)) < here(0.4)
 
 
 def test_a_backslash_covers_any_character_or_only_some() -> None:

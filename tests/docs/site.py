@@ -32,6 +32,8 @@ class Page(HTMLParser):
         self.anchors.update(filter(None, (given.get("id"), given.get("name"))))
         if tag == "img" and not given.get("alt"):
             self.faults.append(f"the picture {given.get('src')} has no text alternative")
+        if given.get("role") == "heading" and "aria-level" not in given:
+            self.faults.append(f"a {tag} is a heading of no level")
         address = given.get(_FETCHED.get(tag, "href"))
         if not address:
             return

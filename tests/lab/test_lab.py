@@ -332,7 +332,7 @@ def test_a_reply_has_the_number_of_its_request(order: list[int], unanswered: set
     """Lost requests, failed transforms and replies that overtake others shift no reply's fate."""
     does = Impairments(loss=0.3)
     experiment = Experiment(seed=4, request=does, reply=does)
-    lab = Ward(experiment, Time())
+    lab = Ward(experiment, Time(), Notebook())
     arrived = [lab.take(STUDENT, b"ping") for _ in range(20)]
     for index in order:
         for request in arrived[index] if index not in unanswered else []:
@@ -341,7 +341,7 @@ def test_a_reply_has_the_number_of_its_request(order: list[int], unanswered: set
 
 
 def test_every_student_meets_the_same_fates() -> None:
-    lab = Ward(make_experiment(UDP_PRESETS["udp-pinger"].settings, seed=7), Time())
+    lab = Ward(make_experiment(UDP_PRESETS["udp-pinger"].settings, seed=7), Time(), Notebook())
     clients = [Client(host, port) for host in ("192.0.2.1", "::1") for port in (1024, 50_000)]
     assert [lost_numbers(lab, client, 12) for client in clients] == [[4, 6, 8, 9, 12]] * 4
 
@@ -349,7 +349,7 @@ def test_every_student_meets_the_same_fates() -> None:
 def test_per_client_each_host_meets_other_fates_in_every_run() -> None:
     """The host counts and the port does not: that is another one in every run."""
     experiment = make_experiment({"loss": "0.5"}, seed=7, per_client=True)
-    lab = Ward(experiment, Time())
+    lab = Ward(experiment, Time(), Notebook())
     first, again, other = (
         lost_numbers(lab, client, 64)
         for client in starmap(
@@ -444,7 +444,7 @@ def test_an_empty_datagram_cannot_be_corrupted_and_is_not_reported_as_such() -> 
 def test_a_reordered_datagram_is_overtaken_by_the_next_and_arrives() -> None:
     clock = Time()
     experiment = Experiment(seed=2, request=Impairments(reorder=0.3, delay=0.05))
-    lab = Ward(experiment, clock)
+    lab = Ward(experiment, clock, Notebook())
     arrivals = []
     for _ in range(50):
         clock.now += 0.01

@@ -17,7 +17,7 @@ from uppercase.core.events import Closed, Impaired, LabAction, Opened, Outcome
 from uppercase.core.values import parse_peers
 from uppercase.errors import BadValue, UnknownName
 from uppercase.lab import TCP_PRESETS, TCPLab, merge_settings
-from uppercase.lab.serving import LAB_PIECE_PAUSE, LAB_PIECES
+from uppercase.lab.serving import HELD_REPLIES, LAB_PIECE_PAUSE, LAB_PIECES
 from uppercase.limits import Limits
 from uppercase.tcp._proxy import ProxyHeaderFactory
 from uppercase.tcp._tls import TLSFactory
@@ -112,6 +112,21 @@ def test_what_is_held_is_bounded_by_not_reading_any_more() -> None:
     assert count == 7
     service.clock.advance(10.0)
     assert wire.take() == b"X" * 70_000
+    assert wire.reads()
+    wire.protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def test_replies_that_are_held_are_bounded_however_short_they_are() -> None:
+    """A byte of each takes hundreds of memory."""
+    service = Laboratory(delay=10.0)
+    wire = service.connect()
+    count = 0
+    while wire.reads():
+        wire.protocol.dataReceived(b"x")
+        count += 1
+    assert count == HELD_REPLIES
+    service.clock.advance(10.0)
+    assert wire.take() == b"X" * count
     assert wire.reads()
     wire.protocol.connectionLost(Failure(ConnectionLost()))
 

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, succeed
 from twisted.plugin import IPlugin
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
@@ -423,28 +423,28 @@ async def test_a_blocking_function_for_which_there_is_no_thread_fails_in_a_sente
     pool.stop()
 
 
-async def test_what_is_cancelled_before_it_has_a_thread_is_not_called(
+async def test_what_nobody_waits_for_any_more_has_no_turn_in_a_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Clients that leave while they wait for a thread keep nobody else from one."""
-    called: list[str] = []
-    goes_on = threading.Event()
+    """Clients that ask much of what blocks, and go away, keep nobody else waiting."""
+    begun, go_on = [], threading.Event()
 
     @transform(blocking=True)
     def slow(text: str) -> str:
-        called.append(text)
-        goes_on.wait(20)
-        return text
+        begun.append(text)
+        go_on.wait(30)
+        return text.upper()
 
-    pool = ThreadPool(1, 1)
+    pool = ThreadPool(0, 1)
     pool.start()
     monkeypatch.setattr(reactor, "getThreadPool", lambda: pool)
-    begun, left, last = [cast(Deferred[bytes], slow.transform(each)) for each in (b"1", b"2", b"3")]
-    left.addErrback(lambda _: b"").cancel()
-    goes_on.set()
-    replies = await awaited(begun), await awaited(last)
+    replies: list[Any] = [slow.transform(text) for text in (b"first", b"gone", b"last")]
+    replies[1].addErrback(lambda failure: failure.trap(CancelledError))
+    replies[1].cancel()
+    go_on.set()
+    came = [await awaited(replies[number]) for number in (0, 2)]
     pool.stop()
-    assert (called, replies) == (["1", "3"], (b"1", b"3"))
+    assert (came, begun) == ([b"FIRST", b"LAST"], ["first", "last"])
 
 
 def unannotated(text) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.metadata import Distribution
 from pathlib import Path
 from textwrap import dedent
 from typing import Any, cast
@@ -907,6 +908,31 @@ class TestBrokenPlugins:
         assert problem.file == (
             f"entry points of a distribution without metadata in {project.site}"
         )
+
+    def test_each_of_many_broken_drop_ins_is_told_of_without_a_look_at_all_others(
+        self, project: Project, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(30):
+            project.drop_in(f"broken{number}", "raise ValueError")
+        looks, write = [], Problem.__str__
+        monkeypatch.setattr(Problem, "__str__", lambda each: looks.append(each) or write(each))  # type: ignore[func-returns-value]
+        assert len(project.problems()) == 30
+        assert len(looks) <= 90
+
+    def test_a_distribution_is_read_once_for_its_name(self) -> None:
+        """Its metadata holds its whole README, and a start looks at each that has transforms."""
+        reads = []
+
+        class Counted(Distribution):
+            def read_text(self, filename: str) -> str | None:
+                reads.append(filename)
+                return "Metadata-Version: 2.1\nName: acme\nVersion: 1.5\n"
+
+            def locate_file(self, path: object) -> Any:
+                raise NotImplementedError
+
+        assert _sources.title(Counted()) == "acme 1.5"
+        assert reads == ["METADATA"]
 
     @pytest.mark.parametrize(
         ("tail", "said"),

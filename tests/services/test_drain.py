@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from uppercase.limits import TURN
 from uppercase.services import TCPService, TCPSettings
 
 
@@ -76,6 +77,42 @@ def test_who_has_no_time_is_drained_in_the_middle_of_something_and_not_aborted(
     done = Deferred.fromCoroutine(service.end())
     clock.advance(0.1)
     assert (busy.drained, busy.aborted, said) == (True, False, [])
+    factory.connections.clear()
+    factory.on_closed()
+    assert done.called
+
+
+class Slow(Connection):
+    """One whose end takes a while."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(0.0)
+        self.clock = clock
+
+    def drain(self) -> None:
+        super().drain()
+        self.clock.rightNow += TURN / 2
+
+    def abort(self) -> None:
+        super().abort()
+        self.clock.rightNow += TURN / 2
+
+
+def test_others_have_their_turn_while_many_are_drained_and_while_many_are_aborted() -> None:
+    clock = Clock()
+    service = TCPService(TCPSettings(drain=5.0, drain_quiet=1.0), clock)
+    many = {Slow(clock) for _ in range(20)}
+    factory: Any = Factory({*many})
+    service.factory = factory
+    done = Deferred.fromCoroutine(service.end())
+    seen: list[int] = []
+    clock.callLater(2.0 + TURN, lambda: seen.append(sum(each.drained for each in many)))
+    clock.callLater(8.0 + TURN, lambda: seen.append(sum(each.aborted for each in many)))
+    clock.advance(2.0)
+    clock.advance(8.0 - clock.seconds())
+    assert all(0 < count < 5 for count in seen), seen
+    assert len(seen) == 2
+    assert all(each.drained and each.aborted for each in many)
     factory.connections.clear()
     factory.on_closed()
     assert done.called

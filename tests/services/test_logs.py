@@ -16,6 +16,7 @@ from uppercase.core.events import (
     Event,
     Impaired,
     Incomplete,
+    KernelDropped,
     LabAction,
     Opened,
     Outcome,
@@ -280,6 +281,7 @@ def test_what_a_client_may_wonder_about_is_a_sentence(written: Written) -> None:
         WouldDrop(peer, DropReason.OVER_RATE),
         Incomplete(peer, 1),
         Impaired(peer, Direction.REPLY, 0, (LabAction.DELAYED,), "the reply is held back"),
+        KernelDropped("192.0.2.2:12000", 2),
         log_peers=True,
     )[1].stop()
     assert written.lines() == [
@@ -287,6 +289,8 @@ def test_what_a_client_may_wonder_about_is_a_sentence(written: Written) -> None:
         f"TCP: {peer} has sent 1 byte without a line's end and waits; --framing=segment answers "
         "programs that send none",
         f"TCP: {peer}: the reply is held back",
+        "TCP: the system dropped 2 datagrams for 192.0.2.2:12000: too many at once (a larger "
+        "--rcvbuf holds more, up to net.core.rmem_max) or damaged (nstat -az '*CsumErrors')",
     ]
 
 

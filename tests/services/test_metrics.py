@@ -42,6 +42,7 @@ from uppercase.services.metrics import (
     Histogram,
     Measured,
     Measurements,
+    Snapshot,
     add_up,
     exposition,
 )
@@ -185,9 +186,9 @@ def test_a_service_alone_loads_nothing_of_what_was_not_asked_for() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     )
     loaded = set(done.stdout.split())
-    room = "uppercase.services._"
-    assert f"{room}tcp" in loaded
-    for part in ("supervisor", "worker", "worker_process", "metrics", "udp"):
+    room = "uppercase.services."
+    assert f"{room}_tcp" in loaded
+    for part in ("supervisor", "worker", "metrics", "web", "_udp"):
         assert f"{room}{part}" not in loaded
     others = {"importlib.metadata", "prometheus_client", "twisted.web", "uppercase.tcp._proxy"}
     assert not {*others, "uppercase.core.responder", "uppercase.udp"} & loaded
@@ -203,6 +204,21 @@ def test_numbers_of_processes_add_up_after_a_way_through_json() -> None:
     assert total["transform_seconds", "udp", "uppercase", "+Inf"] == 3
     assert total["datagrams_dropped", "udp", "loop"] == 0
     assert b'uppercase_messages_total{service="udp"} 3.0' in exposition(total)
+
+
+def test_what_a_worker_of_a_later_version_counts_is_left_out() -> None:
+    """It took the place of one that has ended since the package was replaced."""
+    ours: Snapshot = {("workers",): 2.0}
+    assert exposition({("later", "tcp"): 1.0, **ours}) == exposition(ours)
+
+
+def marked(text: str, *, mark: str) -> str:
+    return text + mark
+
+
+def test_an_argument_that_is_no_text_is_escaped() -> None:
+    _, measurements = measured_udp(f"{__name__}:marked:mark=\udcff")
+    assert ("slow_calls_total", "udp", f"{__name__}:marked:mark=\\udcff") in shown(measurements)
 
 
 def test_every_family_is_documented_with_its_labels() -> None:

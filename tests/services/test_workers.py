@@ -21,9 +21,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessTerminated
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, Logger, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
+from tests.system.processes import ROOT
 from uppercase import taps
 from uppercase.awaiting import CLEANING_UP
 from uppercase.errors import CannotListen, UserError
@@ -49,6 +50,7 @@ from uppercase.services.worker import (
     Worker,
     _Commands,
     _inherit,
+    _report_log,
     begin,
     report,
 )
@@ -156,27 +158,60 @@ def test_a_worker_ends_when_its_supervisors_pipe_does(monkeypatch: pytest.Monkey
 
 def test_a_worker_of_another_version_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose package was replaced under a running service."""
-    (commands, told), (said, reports) = os.pipe(), os.pipe()
+    commands, told = os.pipe()
     os.write(told, json.dumps(["of", "another", "version"]).encode() + b"\n")
     monkeypatch.setattr("uppercase.services.worker.COMMANDS", commands)
-    monkeypatch.setattr("uppercase.services.worker.REPORTS", reports)
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(SystemExit, match="another version by now; restart the service"):
         begin()
-    assert b"restart the service" in os.read(said, 1000)
-    for descriptor in (commands, told, said, reports):
+    for descriptor in (commands, told):
         os.close(descriptor)
 
 
-def test_a_worker_of_another_python_says_what_helps() -> None:
-    """The modules of its supervisor's would be none for it."""
+@pytest.mark.parametrize(
+    ("told", "who"),
+    [("[778]", "Python"), ("", "uppercase"), ("{}", "uppercase"), ("7", "uppercase")],
+)
+def test_a_worker_of_another_version_or_python_says_so_before_all_else(told: str, who: str) -> None:
+    """The modules of its supervisor's would be none for it, or it is told in another way."""
     done = subprocess.run(
         [sys.executable, "-m", "uppercase.taps._worker", str(os.getpid()), "uppercase.taps.tcp"],
-        input=json.dumps([0x30A, *sys.path]),
+        input=told,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.stderr == "Python has another version by now; restart the service\n"
+    assert done.stderr == f"{who} has another version by now; restart the service\n"
+
+
+@pytest.mark.parametrize("flags", [["-P"], ["-I"], []])
+def test_workers_search_the_current_folder_only_where_their_supervisor_does(
+    flags: list[str],
+) -> None:
+    """Or a drop-in that is there would be run by them, which `python -P` is to prevent."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from uppercase.taps.tcp import Options\n"
+        "options = Options(); options.parseOptions(['--workers=2'])\n"
+        "print(*next(iter(options.service)).program[1:-1])"
+    )
+    command = [sys.executable, *flags, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == flags
+
+
+def test_what_others_log_in_a_worker_is_told_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """JSON has the traceback of a failure under its key, and nothing of theirs counts as ours."""
+    told: list[Any] = []
+    monkeypatch.setattr("uppercase.services.worker.report", lambda _, **said: told.append(said))
+    log = Logger("elsewhere", observer=_report_log)  # type: ignore[arg-type]
+    try:
+        raise ValueError("no")
+    except ValueError:
+        log.failure("it failed")
+    log.warn("well", facts={"event": "ready"})
+    failed, well = told
+    assert failed["facts"].pop("traceback").startswith("it failed\nTraceback")
+    assert failed["facts"] == well["facts"] == {"event": "log", "from": "elsewhere"}
+    assert (failed["level"], well["text"]) == ("critical", "well")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
@@ -693,14 +728,14 @@ def test_a_reload_for_which_there_is_no_memory_is_none(
     """The old workers go on, those of a reload before it finish, and the next one is as usual."""
     clock = Clock()
     supervisor, workers = supervisor_of(clock, monkeypatch)
-    descriptors = len(os.listdir("/dev/fd"))
+    descriptors = {*os.listdir("/dev/fd")}
     supervisor.reload()
     with monkeypatch.context() as patch:
         patch.setattr(os, where, mock.Mock(side_effect=OSError(errno.ENOSPC, "no space")))
         patch.setattr(tempfile, "TemporaryFile", os.memfd_create)
         supervisor.reload()
     assert said == ["not reloaded, the old workers go on: no space"]
-    assert len(os.listdir("/dev/fd")) == descriptors
+    assert {*os.listdir("/dev/fd")} <= descriptors  # The collector may close some of others.
     supervisor.reload()
     workers[0].state = State.SERVING
     supervisor.ready(workers[0], [[]])

@@ -114,6 +114,7 @@ def test_a_mistake_is_said_where_the_terminal_lacks_its_letters() -> None:
         (["--listen=nope:1"], "'nope:1'"),
         (["reverse"], "got 'reverse', which belongs to no option; a transform is given as"),
         (["–loss=1"], "got '–loss=1', which belongs to no option; type the hyphens of --loss=1"),
+        (["－－loss=1"], "type the hyphens of --loss=1"),
         (["12000"], "a port is given as --port=12000"),
         (["tcp:127.0.0.1:12000"], "where to listen is given as --interface=ADDRESS and --port=N"),
         (["127.0.0.1", "12000"], "got '127.0.0.1', which belongs to no option; where to listen"),
@@ -271,6 +272,7 @@ def test_a_service_in_a_jail_needs_nothing_from_outside(tmp_path: Path) -> None:
     (jail / "dev/null").touch()
     certificate = make_certificate(tmp_path)
     options = ["--proxy-from=127.0.0.0/8,unix", "--metrics=unix:/metrics", "--page=unix:/page"]
+    options.append("--delay=1ms")
     unix, tls = "--listen=unix:/socket", f"--listen={certificate.endpoint()}"
     # Not a fork of the tests, which have imported everything.
     with Server(f"--chroot={jail}", "uppercase-tcp", unix, tls, *options, prepare=lambda: None):

@@ -24,6 +24,26 @@ def test_json_is_an_object_a_line(runner: str) -> None:
     assert lines[-1]["outcome"] == "finished"
 
 
+@pytest.mark.parametrize("workers", [[], ["--workers=1", "--watchdog=80s"]])
+def test_json_is_utf_8_whatever_the_locale(tmp_path: Path, workers: list[str]) -> None:
+    """Its readers stop at a line that is none; and what a transform prints is no fault of it."""
+    (tmp_path / "loud.py").write_text(
+        "def loud(text: str, *, mark: str) -> str:\n"
+        "    print('\\xe9 \\U0001f600 it is')\n"
+        "    return text\n"
+    )
+    options = ["uppercase-tcp", "--port=0", "--log-format=json", "-t", "loud:loud:mark=\udcff"]
+    # As it is for users: what a worker prints is not held back until there is more of it.
+    surroundings = {"PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": ""}
+    with Server(*options, *workers, cwd=tmp_path, env=surroundings) as server:
+        with connect(server.port) as client:
+            client.sendall(b"hello\n")
+        server.wait_for_log(" it is")
+        texts = [json.loads(line)["text"] for line in server.log().splitlines()]
+    for said in ("(loud:loud:mark=\\udcff; framing line)", "\xe9 \U0001f600 it is"):
+        assert any(text.endswith(said) for text in texts), said
+
+
 def test_a_format_needs_a_place_that_takes_it() -> None:
     said = refused("--syslog", "uppercase-tcp", "--log-format=json")
     assert "got --log-format=json beside twistd's --syslog" in said

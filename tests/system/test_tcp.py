@@ -57,6 +57,15 @@ def test_a_client_that_half_closes_gets_its_reply(server: Server) -> None:
             assert receive_all(client) == b"HELLO"
 
 
+def test_an_urgent_byte_is_no_part_of_the_stream(server: Server) -> None:
+    with connect(server.port) as client:
+        client.sendall(b"be")
+        client.send(b"!", socket.MSG_OOB)
+        client.sendall(b"fore")
+        client.shutdown(socket.SHUT_WR)
+        assert receive_all(client) == b"BEFORE"
+
+
 def test_forty_clients_are_served_while_others_idle(server: Server) -> None:
     idle = [connect(server.port) for _ in range(40)]
     busy = [connect(server.port) for _ in range(40)]

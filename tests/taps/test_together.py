@@ -13,7 +13,7 @@ from tests.certificates import make_certificate
 from uppercase.classroom.record import Recorder
 from uppercase.limits import DEFAULT_PORT
 from uppercase.registry import _sources
-from uppercase.services import TCPService, UDPService
+from uppercase.services import TCPService, UDPService, UDPSettings
 from uppercase.taps import together
 
 
@@ -48,6 +48,21 @@ def test_a_start_scans_the_doors_once_for_all_services_and_transforms(
     table = 'protocol = "tcp"\ntransform = ["strip", "caesar:shift=3"]\nport = 0\n'
     made(f"[services.one]\n{table}[services.two]\n{table}", tmp_path)
     assert scans == [{"thorough": False}]
+
+
+def test_a_thousand_services_are_not_compared_with_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    port_number = UDPSettings.port_number
+    monkeypatch.setattr(
+        UDPSettings,
+        "port_number",
+        lambda settings: looks.append(settings) or port_number(settings),  # type: ignore[func-returns-value]
+    )
+    tables = (f'[services.s{number}]\nprotocol = "udp"\nport = {number}\n' for number in range(60))
+    assert len(made("".join(tables), tmp_path)) == 60
+    assert len(looks) <= 5 * 60
 
 
 def test_a_table_has_the_options_of_the_command_line(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """One TCP connection without a network: half-close, back-pressure, and ends that do end."""
 
+import gc
 import socket
 import struct
 import sys
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, cast
 
 import pytest
@@ -664,6 +666,36 @@ def test_stopping_waits_for_awaited_replies() -> None:
     assert service.end(wire).outcome is Outcome.STOPPED
 
 
+def test_what_is_awaited_is_cancelled_by_an_abort_and_not_at_the_end_that_follows() -> None:
+    """The ends of many that a stop aborts come in one turn; a second passed with 500 of them."""
+    cancelled: list[object] = []
+    service = Service("line", lambda message: Deferred(cancelled.append))
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x\n" * 3)
+    wire.protocol.drain()
+    assert not cancelled
+    wire.protocol.abort()
+    assert len(cancelled) == 3
+    assert service.end(wire).outcome is Outcome.STOPPED
+
+
+def test_what_is_awaited_makes_no_function_of_its_own() -> None:
+    """The collector looks at each object, while nobody is served: 82 ms for 6,400 awaited."""
+
+    def functions() -> int:
+        made = (each for each in gc.get_objects() if isinstance(each, FunctionType))
+        return sum(str(each.__module__).startswith("uppercase") for each in made)
+
+    service = Service("line", lambda message: Deferred())
+    wire = service.connect()
+    wire.protocol.dataReceived(b"x\n" * 2)
+    gc.collect()  # what other tests have left
+    before = functions()
+    wire.protocol.dataReceived(b"x\n" * 60)
+    assert functions() < before + 60
+    wire.protocol.abort()
+
+
 def test_a_peer_that_waits_with_the_start_of_a_line_is_told_of_once() -> None:
     """What it needs is a line's end, or a framing that does without."""
     service = Service("line")
@@ -682,6 +714,19 @@ def test_a_peer_that_waits_with_the_start_of_a_line_is_told_of_once() -> None:
     for wire in (waiting, idle):
         wire.protocol.dataReceived(b" world\n")
         assert wire.take().endswith(b" WORLD\n")
+
+
+def test_those_who_have_not_begun_a_line_cost_the_look_for_those_who_have_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To ask the kernel about ten thousand idle ones took a twentieth of the processor."""
+    asked = []
+    monkeypatch.setattr(_closing, "unread_input", lambda wire: asked.append(wire) or 0)  # type: ignore[func-returns-value]
+    service = Service("line")
+    waiting, *_ = (service.connect() for _ in range(5))
+    waiting.protocol.dataReceived(b"hel")
+    service.clock.pump([0.5] * 7)
+    assert {*asked} == {waiting}
 
 
 def test_one_client_after_another_shares_the_timers_of_a_port_that_listens() -> None:

@@ -178,6 +178,16 @@ def test_a_client_that_is_gone_before_it_is_accepted_delays_nobody(served: Serve
     assert not served.told
 
 
+def test_all_who_wait_are_accepted_before_the_end_however_long_the_queue(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint's `backlog=` may be longer than ours."""
+    monkeypatch.setattr(served.system, "fileno", lambda: 1 << 20)
+    served.system.answers = [OSError(errno.ECONNABORTED, "gone")] * 5000
+    served.acceptor.accept_waiting()
+    assert served.system.asked == 5001
+
+
 def test_who_has_more_than_other_processes_gives_them_a_moment() -> None:
     """Then it accepts, whatever they have; who has not more takes one client at a time."""
     others_first = [True]

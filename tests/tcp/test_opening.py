@@ -194,6 +194,20 @@ async def test_a_socket_of_systemds_that_does_not_listen_is_one_sentence(
             await listen("systemd:domain=UNIX:name=web")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="others have no such UNIX sockets")
+async def test_a_socket_of_systemds_whose_connections_have_messages_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `ListenSequentialPacket=`: what is longer than one read would be cut."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as bound:
+        bound.bind(str(tmp_path / "name"))
+        bound.listen()
+        passed = ListenFDs([os.dup(bound.fileno())], ["web"])
+        monkeypatch.setattr(endpoints._SystemdParser, "_sddaemon", passed)
+        with pytest.raises(CannotListen, match="which is no stream socket that listens: ListenStr"):
+            await listen("systemd:domain=UNIX:name=web")
+
+
 @pytest.mark.parametrize(
     ("description", "why"),
     [

@@ -75,27 +75,47 @@ def test_what_the_kernel_does_not_take_follows_in_order(pair: Pair) -> None:
     assert pair.received() == b"at once"
 
 
+@implementer(IPushProducer)
+class Producer:
+    """What is told when there is room."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.told.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.told.append("resume")
+
+    def stopProducing(self) -> None:
+        self.told.append("stop")
+
+
 def test_a_producer_is_paused_while_much_is_queued(pair: Pair) -> None:
-    @implementer(IPushProducer)
-    class Producer:
-        def __init__(self) -> None:
-            self.told: list[str] = []
-
-        def pauseProducing(self) -> None:
-            self.told.append("pause")
-
-        def resumeProducing(self) -> None:
-            self.told.append("resume")
-
-        def stopProducing(self) -> None:
-            self.told.append("stop")
-
     producer = Producer()
     pair.transport.registerProducer(producer, True)
     pair.transport.write(bytes(8 << 20))
     assert producer.told == ["pause"]
     while pair.waits():
         pair.received()
+        pair.transport.doWrite()
+    assert producer.told == ["pause", "resume"]
+
+
+def test_many_short_writes_are_much_too(pair: Pair) -> None:
+    """A peer that sends single letters and reads nothing costs more than its letters."""
+    producer = Producer()
+    pair.transport.registerProducer(producer, True)
+    count = 0
+    while not producer.told:
+        pair.transport.write(b"x")
+        count += 1
+    queued = sum(map(len, pair.transport._tempDataBuffer))
+    assert queued < 2000
+    got = b""
+    while len(got) < count:
+        got += pair.received()
         pair.transport.doWrite()
     assert producer.told == ["pause", "resume"]
 

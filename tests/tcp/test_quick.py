@@ -4,6 +4,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from types import UnionType
 from typing import Any
 
 import pytest
@@ -245,6 +246,12 @@ def read_after(served: Served, happens: Callable[[], object], data: bytes) -> No
     served.peer.sendall(data)
     happens()
     read()
+
+
+def test_a_connection_keeps_no_type_of_its_own(served: Served) -> None:
+    served.send(b"one")
+    (read,) = served.hub._reads.values()
+    assert not served.is_quick() or UnionType not in map(type, read.__annotations__.values())
 
 
 def test_who_was_answered_just_now_does_not_make_room_for_others(served: Served) -> None:

@@ -14,7 +14,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import succeed
 from twisted.internet.task import deferLater
 
-from tests.udp.helpers import applied, ask, client, in_thread, served
+from tests.udp.helpers import applied, ask, client, columns, in_thread, packet, served
 from uppercase.core.datagram import Destination, Origin
 from uppercase.core.events import DropReason
 from uppercase.core.responder import Responder
@@ -167,6 +167,27 @@ async def test_slow_replies_give_way_to_all_else(rate: int) -> None:
             assert max(map(sub, answered[1:], answered)) <= 8
             for number in range(BATCH):
                 assert sock.recv(100) == b"HELLO %d" % number
+
+
+async def test_flooded_ports_share_a_turn() -> None:
+    """Rather than that each keeps the processor as long as if it were alone."""
+    calls: list[bytes] = []
+
+    def transform(data: bytes) -> bytes:
+        calls.append(data)
+        return slowly(data)
+
+    with ExitStack() as stack:
+        for _ in range(8):
+            responder = Responder(applied(transform), DatagramLimits(loop_guard=0))
+            port = stack.enter_context(served(responder))
+            port.protocol.receive_batch(*columns([packet()] * 16))
+        counts = [len(calls)]
+        while counts[-1] < 8 * 16:
+            await deferLater(reactor, 0)
+            counts.append(len(calls))
+    # One message each, and one more of the last ones, who share it with fewer.
+    assert max(map(sub, counts[1:], counts)) <= 12
 
 
 @pytest.mark.parametrize("rate", [0, 1000])

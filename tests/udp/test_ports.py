@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import socket
+import struct
 import sys
 from math import inf
 from types import SimpleNamespace
@@ -110,17 +111,26 @@ async def test_a_wildcard_port_serves_its_own_family_only() -> None:
         assert await in_thread(ask, "::1", six.getHost().port, b"six") == b"SIX"
 
 
-async def test_a_dual_stack_socket_answers_both_families_and_no_broadcast() -> None:
-    """Such a socket may come from systemd."""
+@pytest.mark.parametrize(
+    ("wildcard", "hosts"),
+    [
+        ("::", ("127.0.0.1", "127.0.0.5", "::1")),
+        ("::ffff:0.0.0.0", ("127.0.0.1", "127.0.0.5")),
+    ],
+)
+async def test_a_dual_stack_socket_answers_both_families_and_no_broadcast(
+    wildcard: str, hosts: tuple[str, ...]
+) -> None:
+    """Such a socket may come from systemd, also for all of IPv4 alone."""
     sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    sock.bind(("::", 0))
+    sock.bind((wildcard, 0))
     sock.setblocking(False)
     responder = Responder(applied())
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)
     port.startListening()
     number = port.getHost().port
-    for host in ("127.0.0.1", "127.0.0.5", "::1"):
+    for host in hosts:
         assert await in_thread(ask, host, number, b"hello") == b"HELLO"
     assert await in_thread(_shout, "127.255.255.255", number) is None
     assert responder.drops == {DropReason.NOT_UNICAST: 1}
@@ -147,6 +157,18 @@ async def test_broadcast_and_multicast_reach_the_port_and_are_not_answered() -> 
         with served(responder, "0.0.0.0") as port:
             assert await in_thread(_shout, group, port.getHost().port) is None
         assert responder.drops == {DropReason.NOT_UNICAST: 1}
+
+
+async def test_a_source_that_is_a_broadcast_address_is_not_answered() -> None:
+    """Linux may let it in, and a socket with `Broadcast=yes` of systemd's would send there."""
+    sock = open_socket("127.0.0.1", 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    responder = Responder(applied())
+    port = serve(reactor, sock, responder)
+    here = Destination("127.0.0.1", port.getHost().port)
+    port.protocol.receive_batch([b"hello"], [Origin.of(("127.255.255.255", 50_000), here)])
+    assert responder.errors == {"send-error EACCES": 1}
+    await port.stopListening()
 
 
 async def test_without_pktinfo_a_wildcard_port_serves_all_the_same(
@@ -434,6 +456,22 @@ def test_what_the_kernel_drops_is_known() -> None:
     assert sockets.kernel_drops(bound) is None
     # QEMU's emulation gives four bytes of them.
     assert sockets.kernel_drops(mock.Mock(getsockopt=lambda *_: bytes(4))) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts them")
+def test_a_damaged_datagram_counts_as_one_that_the_kernel_drops() -> None:
+    """So nobody may say that it came too fast."""
+    try:
+        by_hand = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+    except PermissionError:
+        pytest.skip("packets by hand are root's")
+    with by_hand, open_socket("127.0.0.1", 0) as bound:
+        to, size, wrong = bound.getsockname()[1], 8 + 1000, 1
+        head = struct.pack("!4H", 50_000, to, size, wrong)
+        by_hand.sendto(head + bytes(1000), ("127.0.0.1", 0))
+        with pytest.raises(BlockingIOError):
+            bound.recv(1, socket.MSG_DONTWAIT)
+        assert sockets.kernel_drops(bound) == 1
 
 
 def _drops_in_proc(descriptor: int) -> int:

@@ -136,7 +136,8 @@ def test_idle_fires_when_nothing_is_awaited_any_more(awaited: list[Deferred[byte
 
 def test_what_the_lab_holds_back_is_delivered_in_time_or_called_off_at_the_end() -> None:
     clock = Clock()
-    lab = Lab(make_experiment({"delay": "request:100ms,reply:50ms"}, seed=1), clock.seconds)
+    delays = make_experiment({"delay": "request:100ms,reply:50ms"}, seed=1)
+    lab = Lab(delays, clock.seconds, Notebook())
     protocol, wire = connected(Responder(applied(), lab=lab), clock)
     protocol.datagramReceived(b"one", PEER)
     idle = protocol.idle()

@@ -159,6 +159,15 @@ def test_a_descriptor_that_is_no_udp_socket_is_refused_and_left_alone() -> None:
         adopt_socket(1 << 20)
 
 
+def test_a_broadcast_address_is_not_adopted() -> None:
+    """Nothing would tell its datagrams from those that are for this machine alone."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
+        bound.bind(("127.255.255.255", 0))
+        with pytest.raises(CannotListen, match=r"a broadcast address, which is not answered; name"):
+            adopt_socket(bound.fileno())
+        assert bound.getsockname()
+
+
 async def test_a_blocking_socket_is_adopted_and_does_not_block() -> None:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind(("127.0.0.1", 0))

@@ -28,6 +28,7 @@ from uppercase import lab as labs
 from uppercase.awaiting import Waiter, choose_reactor, clock_of, the_reactor
 from uppercase.classroom.record import Recorder, Row, read_record
 from uppercase.core.framing import AUTO
+from uppercase.core.values import printable
 from uppercase.errors import CannotListen, UserError
 from uppercase.limits import KIB, MIB, RECORD_LIMIT
 from uppercase.registry import listing
@@ -393,7 +394,7 @@ class ObservedService:
             raise UserError("got --seed where nothing is random; add a lab, such as -u --loss=0.3")
         about = {
             "protocol": "UDP" if udp else "TCP",
-            "transform": "|".join(transforms),
+            "transform": printable("|".join(transforms)),
             "lab": labs.command_line(texts, seed=seed if udp and texts else None),
         }
         clock = clock_of(reactor).seconds

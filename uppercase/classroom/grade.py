@@ -8,7 +8,6 @@ are found, are in `uppercase.classroom.exercises`.
 
 import errno
 import itertools
-import random
 import socket
 import time
 from collections import ChainMap
@@ -36,13 +35,9 @@ _PORT_FREE_WITHIN: Final = 65.0
 _PORTS: Final = range(20_000, 32_000)
 """Ports for programs on trial: below those that systems give out for port 0, so that nobody gets
 one between our look and the program's `bind`, and is taken for it."""
-_turns: Final = itertools.count(random.randrange(len(_PORTS)))
-"""In turn from anywhere, so that two programs hardly ever get one at once: one of them would be
-taken for the other."""
+_turns: Final = itertools.count()
 
-_TRIES: Final = 3
-"""Free ports that are tried: another program may take one before the student's. Also how often a
-starved run is repeated."""
+_TRIES: Final = 3  # How often a starved run is repeated.
 
 STARVED: Final = 0.35
 """Seconds by which our service may be late: half of what a program can spare that waits a second
@@ -50,7 +45,7 @@ for replies that the exercises hold back for at most 0.3 s."""
 
 RECORD: Final = 8 * MIB
 """Bytes of a run's record: some 40,000 events, which a flood has within seconds, and then is over.
-What is read of them takes ten times as much memory, and an exercise may have six runs."""
+What is read of them takes six times as much memory, and an exercise may have six runs."""
 
 DRAWN: Final = 1000
 """Events of a run that its picture shows, the first of more: one of a flood has a quarter of a
@@ -112,29 +107,33 @@ class Trial:
         if self._unserved:
             raise Wrong(self._unserved[0])
         self.timeline = Timeline({"protocol": kind.upper()})
-        for _ in range(1 if self.port else _TRIES):
-            port = self.port or self._free_port(kind)
-            if self.port and not _becomes_free(port, kind, self._over):
+        with (
+            socket.socket(socket.AF_UNIX) as claim,
+            self._program(self._take_port(kind, claim)) as program,
+        ):
+            if program.serves(kind):
+                yield program
+                return
+            words = program.last_words()
+        self._unserved.append(
+            f"expected a server on {kind.upper()} port {program.port}; nobody listens there "
+            f"(--port is for a fixed port), and the program's last words are: {words}"
+        )
+        raise Wrong(self._unserved[0])
+
+    def _take_port(self, kind: str, claim: socket.socket) -> int:
+        """Return a port for the program, which is no other grader's while the claim is open."""
+        # The last check's connections are forgotten after a minute (TIME_WAIT, which UDP has not).
+        waits = kind == "tcp" and not listens(self.port, kind)
+        deadline = time.monotonic() + waits * _PORT_FREE_WITHIN
+        while _is_taken(port := self.port or _PORTS[next(_turns) % len(_PORTS)], kind, claim):
+            if self.port and self._over.wait(0.1):
+                break
+            if self.port and time.monotonic() > deadline:
                 raise UserError(
                     f"cannot grade a server on {kind.upper()} port {port}: another program has it; "
                     "stop that, such as a twistd of yours"
                 )
-            with self._program(port) as program:
-                if program.serves(kind):
-                    yield program
-                    return
-                words = program.last_words()
-            if "in use" not in words:
-                break
-        self._unserved.append(
-            f"expected a server on {kind.upper()} port {port}; nobody listens there (--port is "
-            f"for a fixed port), and the program's last words are: {words}"
-        )
-        raise Wrong(self._unserved[0])
-
-    def _free_port(self, kind: str) -> int:
-        while _is_taken(port := _PORTS[next(_turns) % len(_PORTS)], kind):
-            pass
         return port
 
     def note(self, rows: Sequence[Row]) -> None:
@@ -222,12 +221,18 @@ def _wait(program: Program, service: ObservedService, seconds: float, quiet: flo
     return None
 
 
-class Check(NamedTuple):
+@dataclass(frozen=True)
+class Check:
     """One thing that a program does right, or the exercise's method raises `Wrong`."""
 
     name: str
     points: int
     examine: Callable[[Any, Trial], None]
+
+    def __post_init__(self) -> None:
+        if type(self.points) is not int or self.points < 0:
+            got = f"points of {self.name!r}: got {self.points!r}"
+            raise UserError(f"{got}; a whole number is accepted")
 
 
 @dataclass(frozen=True)
@@ -238,10 +243,6 @@ class Exercise:
     summary: str
     checks: Sequence[Check]
     subject: Any
-
-    @property
-    def points(self) -> int:
-        return sum(check.points for check in self.checks)
 
     def changed(
         self,
@@ -257,14 +258,11 @@ class Exercise:
         for each in (*points, *texts):
             if each not in known:
                 raise UserError(f"{self.name} has no check {each!r}{suggest(each, known)}")
-        for each, worth in points.items():
-            if type(worth) is not int or worth < 0:
-                raise UserError(f"points of {each!r}: got {worth!r}; a whole number is accepted")
         checks = [
             Check(printable(str(texts.get(each.name, each.name))), worth, each.examine)
             for each in self.checks
             # What is worth nothing is left out: it would only cost time.
-            if (worth := points.get(each.name, each.points))
+            if (worth := points.get(each.name, each.points)) != 0
         ]
         if not checks:
             raise UserError("got 0 points for each check; one that is worth some is needed")
@@ -278,6 +276,9 @@ class Exercise:
             wanted = type(getattr(self.subject, option))
             if type(value) is not wanted and (wanted, type(value)) != (float, int):
                 raise UserError(f"option {option}: got {value!r}; {wanted.__name__} is accepted")
+            # None of them means that there is no limit.
+            if option in ("seconds", "quiet", "pings") and not value > 0:
+                raise UserError(f"option {option}: got {value!r}; a positive number is accepted")
         return replace(self.subject, **options)
 
 
@@ -369,21 +370,17 @@ def _examine(exercise: Exercise, check: Check, trial: Trial) -> Mark:
     return Mark(check, not sentence, sentence, seconds, starved, trial.timeline)
 
 
-def _becomes_free(port: int, kind: str, over: Event) -> bool:
-    """Wait until the last check's connections are forgotten (TIME_WAIT, which UDP has not)."""
-    seconds = 0.0 if kind == "udp" or listens(port, kind) else _PORT_FREE_WITHIN
-    deadline = time.monotonic() + seconds
-    while (is_taken := _is_taken(port, kind)) and time.monotonic() < deadline:
-        if over.wait(0.1):
-            return True
-    return not is_taken
+def _is_taken(port: int, kind: str, claim: socket.socket) -> bool:
+    """Return whether somebody has a port, on any address: that would be taken for the program.
 
-
-def _is_taken(port: int, kind: str) -> bool:
-    """Return whether somebody has a port, on any address: he would be taken for the program."""
+    Else it is claimed from other graders, whose programs may not listen yet.
+    """
+    if listens(port, kind):
+        return True
     with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as probe:
         try:
             probe.bind(("", port))
+            claim.bind(f"\0uppercase grade {kind} {port}")
         except OSError as error:
             return error.errno == errno.EADDRINUSE
-    return listens(port, kind)
+    return False

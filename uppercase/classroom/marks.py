@@ -122,7 +122,7 @@ def write_report(exercise: Exercise, marks: Sequence[Mark], folder: Path) -> Non
         if mark.timeline is not None and mark.timeline.clients:
             pictures.append(
                 f'<h2 id="check-{number}">{name}</h2><p>{escape(mark.sentence)}</p>'
-                f"<figure>{draw_svg(mark.timeline)}</figure>"
+                f'<figure tabindex="0">{draw_svg(mark.timeline)}</figure>'
             )
             name = f'<a href="#check-{number}">{name}</a>'
         word = "pass" if mark.passed else "fail"

@@ -94,7 +94,7 @@ def draw_svg(timeline: Timeline) -> str:
     width, height = f"{drawing.width:.0f}", f"{drawing.height:.0f}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" role="img" aria-label={quoteattr(drawing.title)}>'
+        f'viewBox="0 0 {width} {height}" role="group" aria-label={quoteattr(drawing.title)}>'
         f"<style>{_css()}</style>"
         f'<rect width="100%" height="100%" fill="#fff"/>\n{chr(10).join(_svg(drawing))}\n</svg>\n'
     )

@@ -11,7 +11,9 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
+from sys import intern
 from typing import Any, BinaryIO, Final
 
 from twisted.logger import LogLevel
@@ -117,7 +119,7 @@ def open_record(
     """Return a recorder that flushes each second while the reactor runs, and closes at its end."""
     # A pipe is waited for neither when it is opened nor when it is full: a write that had to wait
     # would hold up the service. Like every one that fails, it ends the record.
-    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK
     try:
         file = os.fdopen(os.open(path, flags, 0o666), "wb")
         if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -146,15 +148,13 @@ def look_for_writer(path: Path) -> None:
 def _lock(file: BinaryIO, path: object) -> None:
     """Lock a file for ours, as far as the system can; refuse one that another service writes."""
     try:
-        from fcntl import LOCK_EX, LOCK_NB, flock
-
         flock(file, LOCK_EX | LOCK_NB)
     except BlockingIOError:
         file.close()
         raise UserError(
             f"got --record={path}, which another service writes; name another file"
         ) from None
-    except (ImportError, OSError):  # on Windows, or a file system that knows no locks
+    except OSError:  # of a file system that knows no locks
         pass
 
 
@@ -166,22 +166,20 @@ def read_record(lines: Iterable[bytes], name: str = "the record") -> tuple[Row, 
     rows: list[Row] = []
     problem = ""
     for number, line in enumerate(lines, 1):
-        try:
+        row: Any = None
+        with suppress(ValueError, RecursionError):
             row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
         if not _is_row(row, *(("time", "event") if rows else ("record",))):
             if not rows:
                 raise UserError(f"{name} is not a record; one that --record=FILE wrote is accepted")
             problem = f"{name}, line {number}: cut or damaged; what is before it is shown"
             break
-        rows.append(
+        # Interned: a record has few words, each of them very often.
+        rows.append(shown := {intern(key): value for key, value in row.items()})
+        for key, value in shown.items():
             # What a picture or a terminal may have; data is shown, and sent, by its bytes.
-            {
-                key: printable(value) if isinstance(value, str) and key != "data" else value
-                for key, value in row.items()
-            }
-        )
+            if isinstance(value, str) and key != "data":
+                shown[key] = intern(printable(value))
     if not rows:
         raise UserError(f"{name} is empty; one that --record=FILE wrote is accepted")
     if rows[0]["record"] != VERSION:

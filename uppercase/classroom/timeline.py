@@ -120,8 +120,8 @@ class ClientArrows:
     def __init__(self) -> None:
         self.arrows: list[Arrow] = []
         self._requests: dict[int, list[Arrow]] = {}
-        # What the lab did to a reply, and what is said of its next copy.
-        self._left: dict[tuple[int, str], tuple[Row, str]] = {}
+        # By number and fates: what the lab did to a reply, and what is said of its next copy.
+        self._left: dict[int, dict[str, tuple[Row, str]]] = {}
 
     def take(self, row: Row) -> list[Arrow]:
         """Take the next row; return the arrows that are new, and those that may have changed."""
@@ -150,7 +150,7 @@ class ClientArrows:
     def forget(self, number: int) -> None:
         """Keep nothing of an exchange except its arrows: no more will come of it."""
         self._requests.pop(number, None)
-        self._left = {key: left for key, left in self._left.items() if key[0] != number}
+        self._left.pop(number, None)
 
     def _arrow(self, row: Row, direction: str, **more: Any) -> Arrow:
         data = row.get("data", "").encode("latin-1", "replace")
@@ -194,15 +194,15 @@ class ClientArrows:
         if "lost" in actions:
             self._arrow(row, REPLY, actions=actions, words=words)
         else:
-            self._left[number, row["fates"]] = row, words
+            self._left.setdefault(number, {})[row["fates"]] = row, words
 
     def _replied(self, row: Row) -> None:
-        key = row.get("number", 0), row.get("fates", "")
-        if key not in self._left:
+        number, fates = row.get("number", 0), row.get("fates", "")
+        if fates not in (copies := self._left.get(number, {})):
             self._arrow(row, REPLY)
-            self._end_one(key[0])
+            self._end_one(number)
             return
-        left, words = self._left[key]
+        left, words = copies[fates]
         # As it was before a bit was flipped, when it left the service.
         arrow = self._arrow(left, REPLY, actions=_actions(left), words=words)
         if left.get("delay"):
@@ -211,12 +211,12 @@ class ClientArrows:
         if words.endswith(_COPY):
             arrow.text = ""
         elif "duplicated" in arrow.actions:
-            self._left[key] = left, words + _COPY
+            copies[fates] = left, words + _COPY
 
     def _dropped(self, row: Row) -> None:
         text, number = f"dropped: {row.get('reason', '')}", row.get("number", 0)
         # A reply that the lab was to hold back has ended its request already.
-        if (number, row.get("fates", "")) not in self._left:
+        if row.get("fates", "") not in self._left.get(number, {}):
             self._end_one(number)
         if ended := [each for each in self._requests.get(number, ()) if each.ended]:
             arrow = ended[-1]
@@ -259,11 +259,9 @@ def draw_text(timeline: Timeline) -> Iterator[str]:
             before = moment
             stamp, empty = f"{moment - begin:9.3f}", f"|{'':{_LANE}}|"
             # No line breaks between a number and its unit.
-            parts = [
-                part.replace("\xa0", " ") for part in wrap(words.replace(" ms", "\xa0ms"), _WORDS)
-            ]
-            for line, part in zip_longest(lines, parts):
-                yield f"{stamp}  {line or empty}  {part or ''}".rstrip()
+            parts = wrap(words.replace(" ms", "\xa0ms"), _WORDS)
+            for line, part in zip_longest(lines, parts, fillvalue=""):
+                yield f"{stamp}  {line or empty}  {part}".rstrip().replace("\xa0", " ")
                 stamp = f"{'':9}"
     if not timeline.clients:
         yield "nothing came"
@@ -273,29 +271,34 @@ def _text_rows(arrows: Sequence[Arrow]) -> Iterator[tuple[float, list[str], str]
     """Return time, picture and words of each moment."""
     for arrow in arrows:
         if not arrow.direction:
-            lines = wrap(arrow.words, _LANE - 4)
-            yield arrow.begin, [f"|{f' {line} ':·^{_LANE}}|" for line in lines], ""
+            wide = _columns(arrow.words) > len(arrow.words)  # Half as many letters have room.
+            lines = wrap(arrow.words, (_LANE - 4) // (1 + wide))
+            notes = [f" {it} ".center(_LANE + len(it) - _columns(it), "·") for it in lines]
+            yield arrow.begin, [f"|{note}|" for note in notes], ""
             continue
         number = f"{arrow.number} " if arrow.number else ""
         label = f" {number}{arrow.text} "
         late = arrow.end > arrow.begin and not arrow.lost
         end = "x" if arrow.lost else "~" if late else ">"
-        line = (
-            "*" if "corrupted" in arrow.actions else "=" if "duplicated" in arrow.actions else "-"
-        )
+        known = {"corrupted": "*", "duplicated": "="}
+        line = next((sign for action, sign in known.items() if action in arrow.actions), "-")
         words = _COPY.strip() if arrow.words.endswith(_COPY) else arrow.words
         yield arrow.begin, [_lane(label, arrow.direction, end, line, line)], words
         if late:
             yield arrow.end, [_lane(f" {number}", arrow.direction, ">", "~", line)], ""
 
 
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes: a letter of some scripts two, or none."""
+    seen = [c for c in text if category(c) not in ("Mn", "Me") and not "\u1160" <= c <= "\u11ff"]
+    return len(seen) + sum(east_asian_width(each) in "WF" for each in seen)
+
+
 def _lane(label: str, direction: str, end: str, start: str, line: str) -> str:
     """Return one arrow between the lines; `end` is how it ends: `>`, `x` half-way, `~` later."""
     length = _LANE * 2 // 3 if end == "x" else _LANE
-    # How many columns of a terminal each letter takes: two in some scripts, or none.
-    wide = [0 if category(each) == "Mn" else 1 + (east_asian_width(each) in "WF") for each in label]
-    while (room := length - 3 - sum(wide[: len(label)])) < 0:
-        label = label[:-1]
+    while (room := length - 3 - _columns(label)) < 0:
+        label = label.rstrip('…" ')[:-1] + '…" '
     rest, empty = line * room, " " * (_LANE - length)
     if direction == REPLY:
         return f"|{empty}{end.replace('>', '<')}{rest}{label}{start * 2}|"

@@ -261,7 +261,11 @@ async def _connect(endpoint: interfaces.IStreamClientEndpoint, protocol: Protoco
     connected: Deferred[Any] = Deferred(cancel)
     connecting: Deferred[Any] = endpoints.connectProtocol(endpoint, protocol)
     connecting.addBoth(end)
-    await connected
+    transport = (await connected).transport
+    if isinstance(protocol, ClientProtocol) and transport.getHost() == transport.getPeer():
+        # Where nobody listens, the system may give us that very port, and connect us to ourselves.
+        transport.abortConnection()
+        raise twisted_error.ConnectionRefusedError(errno.ECONNREFUSED)
 
 
 async def _shake_hands(server: Target, tls: TLSClient, reactor: IReactor) -> None:

@@ -273,9 +273,9 @@ def _likely_cause(error: OSError, target: Target) -> str:
         return f"; a link-local address needs its interface, as in {target.host}%eth0"
     if target.unix is not None and error.errno == errno.EAGAIN:
         return "; too many clients wait there already"
-    # A firewall's ICMP becomes one of these.
-    refused = target.unix is None and error.errno in (errno.EHOSTUNREACH, errno.EACCES)
-    return _DOUBT if refused else ""
+    # A firewall's ICMP becomes one of the first two, and this machine's own firewall says EPERM.
+    firewalled = (errno.EHOSTUNREACH, errno.EACCES, errno.EPERM)
+    return _DOUBT if target.unix is None and error.errno in firewalled else ""
 
 
 def explain_send(error: OSError, target: Target, size: int) -> NetworkError | UserError:

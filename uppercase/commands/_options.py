@@ -108,6 +108,8 @@ def server(command: Callable[..., int]) -> Callable[..., int]:
         timeout: float | None,
         **options: Any,
     ) -> int:
+        if dashed := [each for each in addresses if each.startswith(values.DASHES)]:
+            raise UserError(f"got {dashed[0]!r}, whose dash is no hyphen; type it as - or --")
         if len(addresses) > 1:
             host, port, *_ = addresses
             likely = "one address is accepted"

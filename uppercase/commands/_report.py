@@ -35,7 +35,7 @@ _DECADE: Final = 10
 def print_object(kind: str, **fields: Any) -> None:
     """Print one line of NDJSON."""
     line = {"schema": SCHEMA, "type": kind, **fields}
-    print(json.dumps(line, ensure_ascii=False), flush=True)
+    print(json.dumps(line), flush=True)
 
 
 def excerpt(data: bytes) -> str:
@@ -73,11 +73,9 @@ def in_a_row(values: Mapping[str, float], names: Sequence[str]) -> str:
 def bins(counted: Mapping[float, int], number: int = 16) -> tuple[list[float], list[int]]:
     """Return the edges of bins, the last one's upper edge too, and how many samples are in each.
 
-    They are of equal width, or of equal ratio where the samples spread over more than a decade: a
-    few slow replies would otherwise squeeze all others into one bar.
+    They are of equal width, or of equal ratio where the samples, of which there are some, spread
+    over more than a decade: a few slow replies would otherwise squeeze all others into one bar.
     """
-    if not counted:
-        return [], []
     low, high = min(counted), max(counted)
     if low == high:
         number = 1

@@ -389,7 +389,8 @@ def _list() -> int:
 
     found, broken = find_exercises()
     for name, each in found.items():
-        click.echo(f"{name:<14} {each.points:>3}  {each.summary}")
+        points = sum(check.points for check in each.checks)
+        click.echo(f"{name:<14} {points:>3}  {each.summary}")
     for sentence in broken.values():
         say(sentence)
     return OK

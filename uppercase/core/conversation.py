@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum, auto
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Final
@@ -395,12 +396,12 @@ class MessageConversation(Conversation):
             return
         place = _Awaited(trailer)
         self._queue.append(place)
-
-        def done(result: bytes | TransformError) -> None:
-            place.cancel, place.result = None, result
-            if not place.void and not self._replying:
-                self._on_ready()
-
-        cancel = self._await_reply(reply, done)
+        cancel = self._await_reply(reply, partial(self._settle, place))
         if place.result is None:
             place.cancel = cancel
+
+    def _settle(self, place: _Awaited, result: bytes | TransformError) -> None:
+        """Take what an awaitable gave, or the error that it raised."""
+        place.cancel, place.result = None, result
+        if not place.void and not self._replying:
+            self._on_ready()

@@ -38,9 +38,8 @@ class Destination:
         local, host = self.local or self.host, unmapped(self.host)
         # Nothing tells it on an interface without an address.
         shared = host == "255.255.255.255" or ip_address(host).is_multicast
-        unicast = local == self.host and not shared
         object.__setattr__(self, "local", local)
-        object.__setattr__(self, "is_unicast", unicast)
+        object.__setattr__(self, "is_unicast", local == self.host and not shared)
 
 
 def client_of(source: SocketAddress) -> Client:

@@ -69,7 +69,7 @@ class DropReason(StrEnum):
     SOURCE_PORT_ZERO = "source-port-zero"
     """RFC 768: a source port of 0 means that no reply is wanted."""
     NOT_UNICAST = "not-unicast"
-    """It was sent to a broadcast or multicast address."""
+    """It was sent to a broadcast or multicast address, or from none."""
     OWN_PORT = "own-port"
     """It came from a server on our own port, or from ourselves."""
     LOW_PORT = "low-port"
@@ -289,9 +289,9 @@ class WouldDrop(NamedTuple):
 
 
 class KernelDropped(NamedTuple):
-    """The system had no room for this many datagrams since it was last asked.
+    """The system dropped this many datagrams since it was last asked.
 
-    They came faster than they were read; `address` is where they were sent to.
+    They came faster than they were read, or damaged; `address` is where they were sent to.
     """
 
     address: str

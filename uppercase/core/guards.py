@@ -37,6 +37,11 @@ RequestRule = Callable[[Request, DatagramLimits], bool]
 ReplyRule = Callable[[bytes, Request, DatagramLimits], bool]
 
 
+def _is_not_unicast(request: Request, limits: DatagramLimits) -> bool:
+    """Return whether it is to many, or from nobody: a reply to `::` would go to our loopback."""
+    return not request.origin.destination.is_unicast or request.client.host in ("0.0.0.0", "::")
+
+
 def _comes_from_own_port(request: Request, limits: DatagramLimits) -> bool:
     """Return whether it is from another server of our kind, or from ourselves.
 
@@ -57,7 +62,7 @@ def _comes_from_low_port(request: Request, limits: DatagramLimits) -> bool:
 REQUEST_RULES: Final[tuple[tuple[DropReason, RequestRule], ...]] = (
     (DropReason.TRUNCATED, lambda request, _: request.origin.truncated),
     (DropReason.SOURCE_PORT_ZERO, lambda request, _: request.client.port == 0),
-    (DropReason.NOT_UNICAST, lambda request, _: not request.origin.destination.is_unicast),
+    (DropReason.NOT_UNICAST, _is_not_unicast),
     (DropReason.OWN_PORT, _comes_from_own_port),
     (DropReason.LOW_PORT, _comes_from_low_port),
     (

@@ -6,7 +6,7 @@ returns that is not bytes or is too long, comes out as a `TransformError` that n
 
 import re
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from inspect import isawaitable, iscoroutine
 from signal import SIGINT, default_int_handler, getsignal
 from time import perf_counter
@@ -68,7 +68,6 @@ class Pipeline:
     def _take(self, stages: Iterable[Stage]) -> None:
         self._stages = tuple(stages)
         self._calls = [(stage.name, stage.transform.transform) for stage in self._stages]
-        self._joins_lines: bool | None = None
 
     @property
     def name(self) -> str:
@@ -79,14 +78,12 @@ class Pipeline:
         """Replace each stage by what `wrap` makes of it, such as a measured one; before any use."""
         self._take(map(wrap, self._stages))
 
-    @property
+    @cached_property
     def joins_lines(self) -> bool:
         """Whether the reply to several lines is their replies, with the lines' ends in between."""
-        if self._joins_lines is None:
-            self._joins_lines = all(
-                IPiecewiseTransform.providedBy(stage.transform) for stage in self._stages
-            ) and all(self.outcome(end) == end for end in (b"\r", b"\n"))
-        return self._joins_lines
+        return all(
+            IPiecewiseTransform.providedBy(stage.transform) for stage in self._stages
+        ) and all(self.outcome(end) == end for end in (b"\r", b"\n"))
 
     def transform(self, message: bytes, position: int = 0) -> bytes | Awaitable[bytes]:
         """Return the reply of the stages from one on, or an awaitable of it if any gives one.

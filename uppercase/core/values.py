@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 from uppercase.errors import BadValue, CannotListen
 from uppercase.limits import KIB, MAX_PORT, MIB
 
+DASHES: Final = ("–", "—", "－")  # Slides, word processors and East Asian keyboards have them.
+
 LOOPBACK: Final = ("127.0.0.1", "::1")
 """Where a service listens unless told otherwise."""
 
@@ -236,10 +238,9 @@ def parse_host_names(text: str) -> tuple[str, ...]:
 
 def host_address(host: str) -> IPv4Address | IPv6Address | None:
     """Return the address that a host is, without its scope and never v4-mapped; None for a name."""
-    try:
+    with suppress(ValueError):
         return ip_address(unmapped(host.partition("%")[0]))
-    except ValueError:
-        return None
+    return None
 
 
 def parse_duration(text: str) -> float:
@@ -365,13 +366,13 @@ def split_escaped(text: str, separator: str = ":") -> list[str]:
     The fields are as they were written, backslashes included, so that they can be joined again
     unchanged. A backslash covers the character after it, so `a\\:b` is two fields.
     """
-    fields = [""]
+    fields: list[list[str]] = [[]]
     for character in _CHARACTER.findall(text):
         if character == separator:
-            fields.append("")
+            fields.append([])
         else:
-            fields[-1] += character
-    return fields
+            fields[-1].append(character)
+    return ["".join(field) for field in fields]
 
 
 _PLACES: Final = {

@@ -35,6 +35,8 @@ HELD_BYTES: Final = 16 * MIB
 HELD_COST: Final = 1 * KIB
 """What holding one datagram costs besides its bytes: the timer, the addresses, the records."""
 
+HELD_REPLIES: Final = 512  # Of one connection, at one time: each takes 450 bytes and its own.
+
 LAB_PIECE_PAUSE: Final = 0.01
 """Seconds between the pieces of a reply that is cut: long enough for a client that waits in `recv`
 to be woken by the first, and a line of 80 letters still comes within a second."""
@@ -55,7 +57,7 @@ class Lab:
 
     experiment: Experiment
     clock: Callable[[], float]
-    observer: IObserver | None = None
+    observer: IObserver
 
     def __post_init__(self) -> None:
         # (when its delay is over, cost) of each passage that the port holds, the next first.
@@ -79,7 +81,7 @@ class Lab:
         fate = self.experiment.fate(direction, number, of.copy, host=client[0])
         if not data:
             fate = replace(fate, flip=None)
-        if self.observer and fate.actions:
+        if fate.actions:
             words = describe(direction, fate, of.copy, of.copies)
             before = fates or describe(Direction.REQUEST, DELIVERED)
             fates = words if direction is Direction.REQUEST else f"{before}; {words}"
@@ -102,11 +104,10 @@ class Lab:
             self._held_bytes -= heappop(self._held)[1]
         cost = len(passage.data) + HELD_COST
         if self._held_bytes + cost > HELD_BYTES:
-            if self.observer:
-                peer, reason = str(client), DropReason.LAB_FULL
-                self.observer.notify(
-                    Dropped(peer, reason, "", passage.data, passage.number, passage.fates)
-                )
+            peer, reason = str(client), DropReason.LAB_FULL
+            self.observer.notify(
+                Dropped(peer, reason, "", passage.data, passage.number, passage.fates)
+            )
             return False
         self._held_bytes += cost
         heappush(self._held, (now + passage.delay, cost))
@@ -211,7 +212,8 @@ class LabOutlet:
         return self._size + self._cut_off
 
     def _is_full(self) -> bool:
-        return not self._open or self._size >= OUTPUT_BATCH or self._is_over()
+        full = self._size >= OUTPUT_BATCH or len(self._held) >= HELD_REPLIES
+        return full or not self._open or self._is_over()
 
     def _is_over(self) -> bool:
         """Return whether all was sent that the peer is to get before the reset."""

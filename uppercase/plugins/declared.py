@@ -9,7 +9,7 @@ the reactor except in a call.
 import math
 import re
 from codecs import IncrementalDecoder, getincrementaldecoder
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,7 +20,6 @@ from types import SimpleNamespace
 from typing import Any, Final, Generic, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 from twisted.plugin import IPlugin
-from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
 from uppercase.errors import BadArgument, TransformError, WrongResult, kind_of, line_of
@@ -270,9 +269,8 @@ class AsyncTransform(MessageTransform):
     """A coroutine function, which is told from other transforms by what it is."""
 
     async def transform(self, message: bytes) -> bytes:
-        if self.ascii is not None and message.isascii():
-            return self.ascii(message)
-        return await self._settle(self.function(self.kind.from_bytes(message)))
+        reply = super().transform(message)
+        return reply if isinstance(reply, bytes) else await reply
 
 
 class ThreadedTransform(MessageTransform):
@@ -282,15 +280,10 @@ class ThreadedTransform(MessageTransform):
         # Imported here: it installs a reactor, which loading a transform must not.
         from twisted.internet.threads import deferToThread
 
-        waiting = [message]
-
-        def forget(failure: Failure) -> Failure:
-            """Hold nothing for what is cancelled before it has a thread, which finds nothing."""
-            waiting.clear()
-            return failure
-
+        # Taken when it is its turn, or when it is cancelled, as whoever has asked is gone.
+        asked = iter([message])
         try:
-            return deferToThread(self._call, waiting).addErrback(forget)
+            reply = deferToThread(self._call, asked)
         except RuntimeError as error:
             # The system gives no thread. The pool would wait for the one that never began.
             from uppercase.awaiting import the_reactor
@@ -298,10 +291,12 @@ class ThreadedTransform(MessageTransform):
             threads = the_reactor().getThreadPool().threads
             threads[:] = [each for each in threads if each.ident is not None]
             raise TransformError(self.name, str(error)) from None
+        return reply.addErrback(lambda failure: (next(asked, b""), failure)[1])
 
-    def _call(self, waiting: list[bytes]) -> bytes:
-        message = self.kind.from_bytes(waiting.pop())
-        return self.kind.to_bytes(self.name, self.function(message))
+    def _call(self, asked: Iterator[bytes]) -> bytes:
+        if (message := next(asked, None)) is None:
+            return b""
+        return self.kind.to_bytes(self.name, self.function(self.kind.from_bytes(message)))
 
 
 @implementer(IPiecewiseTransform)

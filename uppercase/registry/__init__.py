@@ -20,7 +20,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from uppercase.core.pipeline import Stage
-from uppercase.core.values import split_escaped, unescape
+from uppercase.core.values import printable, split_escaped, unescape
 from uppercase.errors import BadArgument, NameClash, PluginError, UnknownName, UserError, suggest
 from uppercase.interfaces import ITransform, ITransformPlugin
 from uppercase.plugins import adopt
@@ -185,13 +185,13 @@ def listing(*, thorough: bool = False) -> Listing:
             clashes[name] = [Problem(distinct[0].origin, message)]
         else:
             transforms[name] = distinct[0]
-    return Listing(transforms, clashes, scanned.problems, scanned.folders)
+    return Listing(transforms, clashes, [*scanned.problems.values()], scanned.folders)
 
 
 def _name(wanted: object) -> str:
     """Return what errors and logs call a transform: as a user wrote it, or its own name."""
     name = wanted if isinstance(wanted, str) else getattr(wanted, "name", None)
-    return str(name or getattr(wanted, "__name__", None) or type(wanted).__name__)
+    return printable(str(name or getattr(wanted, "__name__", None) or type(wanted).__name__))
 
 
 def _distinct(claims: list[Found]) -> list[Found]:
@@ -207,10 +207,9 @@ def _distinct(claims: list[Found]) -> list[Found]:
 
 def _target(found: Found) -> object:
     """Return the object that it is about; what cannot be loaded equals nothing else."""
-    try:
+    with suppress(PluginError):
         return found.target
-    except PluginError:
-        return found
+    return found
 
 
 def summaries() -> dict[str, str]:

@@ -55,7 +55,7 @@ class Scan:
     def __init__(self, *, thorough: bool) -> None:
         self.folders: list[str] = []
         self.transforms: list[Found] = []
-        self.problems: list[Problem] = []
+        self.problems: dict[str, Problem] = {}
         self._by_name: Any = lambda candidate, default: default
         with _beside():
             self._scan_drop_ins(thorough)
@@ -63,8 +63,7 @@ class Scan:
 
     def note(self, problem: Problem) -> None:
         """Add a problem unless it is known: Twisted may try a module twice."""
-        if str(problem) not in map(str, self.problems):
-            self.problems.append(problem)
+        self.problems.setdefault(str(problem), problem)
 
     def _scan_drop_ins(self, thorough: bool) -> None:
         modules = getModule(_PACKAGE).iterModules()
@@ -180,8 +179,9 @@ def announced(group: str) -> "tuple[list[EntryPoint], list[Problem]]":
 def title(distribution: "Distribution") -> str:
     """Return a distribution's name and version; what is left of one may have neither."""
     with suppress(Exception):
-        if distribution.name:
-            return f"{distribution.name} {distribution.version}"
+        about = distribution.metadata  # It is read anew each time.
+        if name := about["Name"]:
+            return f"{name} {about['Version']}"
     return f"a distribution without metadata in {distribution.locate_file('')}"
 
 

@@ -26,7 +26,6 @@ from uppercase.registry._sources import GROUP, drop_ins, drop_ins_of_twisted, ti
 
 _DROP_INS: Final = os.path.join("twisted", "plugins")
 _TWISTED: Final = os.path.realpath(os.path.dirname(twisted.__file__))
-_CACHE: Final = "dropin.cache"
 
 
 def diagnose() -> tuple[Listing, list[Problem], list[str]]:
@@ -108,7 +107,7 @@ def _package_files() -> Iterator[Problem]:
 def _unwritten_caches(folders: Sequence[str]) -> Iterator[Problem]:
     """Find caches that the listing, just now, should have written and could not."""
     for folder in folders:
-        cache = os.path.join(folder, _CACHE)
+        cache = os.path.join(folder, "dropin.cache")
         newest = max(map(os.path.getmtime, drop_ins(folder)), default=None)
         if newest is None or (os.path.isfile(cache) and os.path.getmtime(cache) >= newest):
             continue

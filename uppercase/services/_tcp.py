@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from math import inf
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
@@ -22,7 +23,7 @@ from uppercase.core.framing import AUTO, choose_framing
 from uppercase.core.values import DeclaredPeers, counted, parse_peers
 from uppercase.errors import CannotListen
 from uppercase.lab import NO_LAB, TCPLab
-from uppercase.limits import DRAIN_QUIET, Limits
+from uppercase.limits import DRAIN_QUIET, TURN, Limits
 from uppercase.services.base import SHORTHAND, OpenPlace, Settings, TransformService, share
 from uppercase.services.logs import say
 from uppercase.tcp import listening
@@ -195,44 +196,40 @@ class TCPService(TransformService):
         """Bring all connections to their end, each when nothing is under way on it."""
         clock, quiet = self.clock, self.settings.drain_quiet
         connections = self.factory.connections
-        drained: set[TransformProtocol] = set()
+        drained, late = set[TransformProtocol](), set[TransformProtocol]()
         pause: Deferred[None]
-
-        def closed() -> None:
-            if not connections:
-                pause.callback(None)
-
-        self.factory.on_closed = closed
+        self.factory.on_closed = lambda: None if connections else pause.callback(None)
         now = clock.seconds()
         deadline = next_abort = now + self.settings.drain
         next_report = now + _DRAIN_REPORT
         while connections:
             pause = Deferred()
             now = clock.seconds()
+            until = now + TURN
             is_over = now >= next_abort
             if is_over:
                 next_abort = now + LAST_WORD
                 # Those that could have ended; what was busy until now has a moment more.
-                self._abort([each for each in connections if each in drained])
+                late = drained & connections
+                if late:
+                    aborted = counted(len(late), "connection")
+                    self.say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)
             elif now >= next_report:
                 next_report += _DRAIN_REPORT
                 time = max(0.0, deadline - now)
                 self.say(f"{counted(len(connections), 'connection')} left, {time:.0f} s")
             for connection in list(connections):
-                since = connection.idle_since()
-                is_quiet = quiet == 0 or (since is not None and now - since >= quiet)
-                if is_over or is_quiet:
+                since = -inf if is_over or quiet == 0 else connection.idle_since()
+                if connection in late and connection in connections:
+                    connection.abort()
+                elif connection in connections and since is not None and now - since >= quiet:
                     drained.add(connection)
                     connection.drain()
+                if clock.seconds() > until:  # Others have their turn.
+                    await deferLater(self.reactor, 0)
+                    until = clock.seconds() + TURN
             await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
         self.factory.on_closed = lambda: None
-
-    def _abort(self, late: list[TransformProtocol]) -> None:
-        if late:
-            aborted = counted(len(late), "connection")
-            self.say(f"the drain time is over: {aborted} aborted (--drain)", LogLevel.warn)
-        for connection in late:
-            connection.abort()
 
     def _fit_to_descriptors(self) -> None:
         wanted = self.factory.admission.max_connections

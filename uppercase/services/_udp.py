@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uppercase.lab import Experiment
 
 KERNEL_LOOK: Final = 2.0
-"""Seconds between looks at how many datagrams the system had no room for: the line comes while the
+"""Seconds between looks at how many datagrams the system has dropped: the line comes while the
 class still wonders, and costs one system call."""
 
 _KERNEL_WRAPS: Final = 1 << 32  # The kernel's counter of drops starts again at 0 here.
@@ -68,7 +68,7 @@ class UDPService(base.TransformService):
         self.ports: list[Any] = []
         listed = () if settings.inherits else settings.listen
         self._openers = {text: opener_of_string(text) for text in listed}
-        # How many datagrams the system had no room for, by the socket that they were for.
+        # How many datagrams the system has dropped, by the socket that they were for.
         self._kernel: dict[socket.socket, int] = {}
         self._watch = base.Repeated(self._look_at_kernel, self.reactor)
 
@@ -149,7 +149,7 @@ class UDPService(base.TransformService):
         }
 
     def _look_at_kernel(self) -> None:
-        """Report what the kernel had no room for, lest the lab or the transform be blamed."""
+        """Report what the kernel has dropped, lest the lab or the transform be blamed."""
         for skt, before in self._kernel.items():
             now = kernel_drops(skt)
             # None where the system does not tell, or the socket is closed.

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from io import TextIOWrapper
 from traceback import TracebackException
 from typing import IO, Any, Final, get_args
 
@@ -42,9 +41,8 @@ from uppercase.limits import LOG_INTERVAL
 _PRIORITIES: Final = dict(zip(LogLevel.iterconstants(), (7, 6, 4, 3, 2), strict=True))
 """What syslog(3) and the journal call the levels of Twisted."""
 
-_UNSEEN: Final = "[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-"""What `json` leaves as it is but a terminal obeys or a reader takes for the end of a line; and
-lone surrogates, which no file can hold."""
+_UNSEEN: Final = "[\x7f-\x9f\u2028-\u202e\u2066-\u2069]"
+"""What `json` leaves as it is but a terminal obeys or a reader takes for the end of a line."""
 
 _log: Final = Logger("uppercase")
 
@@ -79,14 +77,14 @@ def as_json(event: LogEvent) -> str | None:
         "text": text,
         "event": "log",
     }
-    facts: Mapping[str, Any] | None = event.get("facts")
-    if facts is not None:
-        line.update(facts)
-    elif event.get("log_namespace") not in ("uppercase", None):
-        line["from"] = event["log_namespace"]
+    # Others may call something of theirs facts.
+    if (name := event.get("log_namespace")) is not None:
+        line |= event.get("facts", {}) if name == "uppercase" else {"from": name}
     if traceback:
         line["traceback"] = eventAsText(event, includeTimestamp=False, includeSystem=False)
     text = json.dumps(line, ensure_ascii=False)
+    # A byte of a name that is no text, whose escape strict readers refuse, as text shows it.
+    text = re.sub("[\ud800-\udfff]", lambda found: rf"\\u{ord(found[0]):x}", text)
     # As JSON writes them in ASCII.
     return re.sub(_UNSEEN, lambda found: json.dumps(found[0])[1:-1], text) + "\n"
 
@@ -103,22 +101,22 @@ def parse_log_format(name: str) -> str:
 
 def goes_to_journal(file: IO[Any]) -> bool:
     """Whether systemd has connected a file to its journal, as JOURNAL_STREAM says."""
-    try:
+    with suppress(OSError, AttributeError, ValueError):
         status = os.fstat(file.fileno())
-    except (OSError, AttributeError, ValueError):
-        return False
-    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+        return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+    return False
 
 
-def escape_what_lacks(file: IO[Any]) -> None:
-    """Have a standard stream, whose encoding is the locale's, lose no line for what that lacks."""
-    if isinstance(file, TextIOWrapper):
-        file.reconfigure(errors="backslashreplace")
+def escape_what_lacks(file: Any, encoding: str | None = None) -> None:
+    """Have a standard stream hold no line back, nor lose one for what its encoding lacks."""
+    # It is no such stream, or has become a pipe since, so that it has no position.
+    with suppress(AttributeError, OSError):
+        file.reconfigure(encoding=encoding, errors="backslashreplace", line_buffering=True)
 
 
 def observer_of(file: IO[Any], format_: str) -> FileLogObserver:
     """Return what writes the log into a file, in one of `FORMATS` or as the journal wants it."""
-    escape_what_lacks(file)
+    escape_what_lacks(file, "utf-8" if format_ == "json" else None)
     if not goes_to_journal(file):
         return FileLogObserver(file, FORMATS[format_])
 
@@ -162,11 +160,10 @@ class WatchedLogFile(LogFile):
             self._openFile()
 
     def _on_disk(self) -> tuple[int, int] | None:
-        try:
+        with suppress(OSError):  # It is gone, or in a folder that only root may enter.
             found = os.stat(self.path)
-        except OSError:  # It is gone, or in a folder that only root may enter.
-            return None
-        return found.st_dev, found.st_ino
+            return found.st_dev, found.st_ino
+        return None
 
 
 # What a service tells
@@ -228,9 +225,9 @@ def _warning(event: Event) -> tuple[str, str] | None:
         case events.KernelDropped(address, count):
             return (
                 "datagrams that the system dropped",
-                f"the system dropped {counted(count, 'datagram')} for {address}, as they came "
-                "faster than we read; a larger --rcvbuf holds more, as far as the system allows "
-                "(Linux: net.core.rmem_max)",
+                f"the system dropped {counted(count, 'datagram')} for {address}: too many at once "
+                "(a larger --rcvbuf holds more, up to net.core.rmem_max) or damaged "
+                "(nstat -az '*CsumErrors')",
             )
     return None
 

@@ -81,7 +81,7 @@ FAMILIES: Final = (
         "reason",
         "would-drop",
     ),
-    Family("kernel_drops", "Datagrams that the system had no room for.", "", "kernel-dropped"),
+    Family("kernel_drops", "Datagrams that the system dropped.", "", "kernel-dropped"),
     Family("messages", "Messages, chunks of a stream, and datagrams to transform."),
     Family(
         "message_bytes",
@@ -255,7 +255,7 @@ def without_gauges(snapshot: Snapshot) -> Snapshot:
 
 
 def exposition(snapshot: Snapshot) -> bytes:
-    """Return a snapshot in the text format of Prometheus."""
+    """Return a snapshot as Prometheus reads it, without what only a later version counts."""
     from prometheus_client import generate_latest
     from prometheus_client.core import Metric
 
@@ -264,7 +264,8 @@ def exposition(snapshot: Snapshot) -> bytes:
         for family in FAMILIES
     }
     names = {family.name: family.labels for family in FAMILIES}
-    for (family, *values), number in snapshot.items():
+    known = {key: number for key, number in snapshot.items() if key[0] in metrics}
+    for (family, *values), number in known.items():
         metric, labels = metrics[family], dict(zip(names[family], values, strict=False))
         if metric.type != "histogram":
             suffixes = ["_total" if metric.type == "counter" else ""]

@@ -181,9 +181,8 @@ class Supervisor(Service):
             old, self._current, self._fresh = self._current, self._fresh, None
             self._quick_deaths = 0  # They were of the old ones.
             self._retire(old)
-            count = self.workers
-            text = f"reloaded: served by {counted(count, 'new worker')}; the old ones finish"
-            say(text, event="reloaded", count=count)
+            text = f"reloaded: served by {counted(self.workers, 'new worker')}; the old ones finish"
+            say(text, event="reloaded", count=self.workers)
         if not self._first_ready.called and self._serves(self._current):
             for service, addresses in zip(self.services, served, strict=True):
                 service.announce(addresses)

@@ -35,7 +35,7 @@ from uppercase.errors import PluginError, UserError
 from uppercase.services._stopping import CannotStart
 from uppercase.services._tcp import Board, TCPService
 from uppercase.services.base import OpenPlace, Repeated, TransformService
-from uppercase.services.logs import say
+from uppercase.services.logs import escape_what_lacks, say
 from uppercase.services.metrics import Measurements, Snapshot
 
 if TYPE_CHECKING:
@@ -198,24 +198,20 @@ class Worker(ProcessProtocol):
             try:
                 self._hear(json.loads(line))
             except Exception:  # Whatever it is: nothing but a report is understood.
-                self._complain()
+                if not self._garbled:
+                    say(
+                        f"{self} has sent something that is not a report, which is left out; "
+                        "does a transform write to file descriptors that it has not opened?",
+                        LogLevel.error,
+                        event="garbled-report",
+                        worker=self.number + 1,
+                    )
+                self._garbled = True
         elif line.strip():
             text = line.decode(errors="backslashreplace")
             if descriptor == 2:
                 self._last_words = text.strip()
             self._write(_OUTPUT[descriptor], text, {"event": "output"})
-
-    def _complain(self) -> None:
-        """Say once that something other than reports comes through their pipe."""
-        if not self._garbled:
-            self._garbled = True
-            say(
-                f"{self} has sent something that is not a report, which is left out; "
-                "does a transform write to file descriptors that it has not opened?",
-                LogLevel.error,
-                event="garbled-report",
-                worker=self.number + 1,
-            )
 
     def _hear(self, said: dict[str, Any]) -> None:
         self.silent = 0.0
@@ -236,8 +232,7 @@ class Worker(ProcessProtocol):
                 raise ValueError(other)
 
     def _write(self, level: Any, text: str, facts: dict[str, Any]) -> None:
-        number = self.number + 1
-        say(f"worker {number}: {text}", level, **{**facts, "worker": number})
+        say(f"worker {self.number + 1}: {text}", level, **{**facts, "worker": self.number + 1})
 
     def processExited(self, reason: Failure) -> None:
         self._status = reason.value
@@ -285,8 +280,10 @@ def _report_log(event: LogEvent) -> None:
     level: Any = event.get("log_level", LogLevel.info)
     text = eventAsText(event, includeTimestamp=False, includeSystem=False)
     if text:
-        facts = event.get("facts") or {"event": "log", "from": event.get("log_namespace")}
-        report("log", level=level.name, text=text, facts=facts)
+        told = {"event": "log", "from": event.get("log_namespace")}
+        told |= {"traceback": text} if "log_failure" in event else {}
+        ours = told["from"] == "uppercase" and event.get("facts")
+        report("log", level=level.name, text=text, facts=ours or told)
 
 
 def begin() -> Assignment:
@@ -297,9 +294,10 @@ def begin() -> Assignment:
     try:
         assignment = Assignment(*told)
     except TypeError:
-        report("failed", text="uppercase has another version by now; restart the service")
-        sys.exit(1)
+        sys.exit("uppercase has another version by now; restart the service")
     faulthandler.enable()
+    for file in (sys.stdout, sys.stderr):
+        escape_what_lacks(file, "utf-8")  # As the supervisor reads them.
     namedModule(assignment.reactor).install()
     observer: Any = _report_log
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)

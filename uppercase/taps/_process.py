@@ -24,7 +24,7 @@ from twisted.python import usage
 from uppercase import __version__
 from uppercase.awaiting import choose_reactor, leave_threads, the_reactor, use_monotonic_time
 from uppercase.core.events import IObserver
-from uppercase.core.values import counted, printable
+from uppercase.core.values import DASHES, counted, printable
 from uppercase.errors import PluginError, UserError
 from uppercase.limits import RECORD_BYTES, RECORD_LIMIT
 from uppercase.registry import Listing, listing
@@ -70,8 +70,8 @@ class ProcessOptions(TableOptions, ABC):
             likely = f"{self.meant}={word}"
             if word.isdecimal():
                 likely = f"a port is given as --port={word}"
-            elif word.startswith(("–", "—")):  # As slides and word processors have it.
-                likely = f"type the hyphens of --{word.strip('–—')}"
+            elif word.startswith(DASHES):
+                likely = f"type the hyphens of --{word.strip(''.join(DASHES))}"
             elif word.startswith("uppercase-"):
                 likely = "twistd uppercase serves several services at once"
             elif re.fullmatch(r"(\S*:)?[\d.*]+|localhost", word):
@@ -195,12 +195,14 @@ class ProcessOptions(TableOptions, ABC):
             )
         from uppercase.services.supervisor import Supervisor
 
+        # Where this process runs nothing of the current folder, workers must not.
+        flags = ["-I"] * sys.flags.isolated or ["-P"] * sys.flags.safe_path
         return Supervisor(
             self.services,
             the_reactor(),
             workers=self._workers,
             # Not by `-m`, for which a folder `uppercase` in the current one would be this package.
-            program=[sys.executable, str(Path(__file__).with_stem("_worker"))],
+            program=[sys.executable, *flags, str(Path(__file__).with_stem("_worker"))],
             # By which a worker makes the same services.
             words=[type(self).__module__, *self.words],
             watchdog=self["watchdog"] or inf,
@@ -238,7 +240,8 @@ class ServiceOptions(ProcessOptions):
             if self["record"] is not None or self.whole["page"] is not None:
                 raise _with_workers("--record or --page, which tell of what one process sees")
         transforms = self["transform"] or ["uppercase"]
-        about = {"protocol": self.protocol, "transform": "|".join(transforms), "lab": lab}
+        names = printable("|".join(transforms))
+        about = {"protocol": self.protocol, "transform": names, "lab": lab}
         return {
             "transforms": tuple(transforms),
             "listen": tuple(self["listen"]),

@@ -34,7 +34,10 @@ if __name__ == "__main__":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(supervisor):
         os._exit(1)
-    python, *searched = json.load(sys.stdin)
+    try:
+        python, *searched = json.load(sys.stdin)
+    except (ValueError, TypeError):
+        sys.exit("uppercase has another version by now; restart the service")
     if python != sys.hexversion >> 16:
         sys.exit("Python has another version by now; restart the service")
     # First where the supervisor looks: what has started it may have brought its packages along. Not

@@ -14,7 +14,6 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python import usage
 
 from uppercase.errors import BadArgument, UserError, suggest
-from uppercase.services import Settings
 from uppercase.services.logs import observer_of
 from uppercase.taps import _options, _process, tcp, udp
 from uppercase.taps._options import Option, Section
@@ -79,6 +78,7 @@ class Options(_process.ProcessOptions):
         """Make the services of the file, each named after its table."""
         path = self["config"] or ""
         services: list[Any] = []
+        owners: dict[tuple[str, int, str], str] = {}
         for name, table in self._tables.items():
             if not isinstance(table, dict):
                 raise UserError(
@@ -87,11 +87,14 @@ class Options(_process.ProcessOptions):
                 )
             where = f"{path}, [services.{name}]"
             service = self._make_part(dict(table), where)
-            for other in services:
-                if _same_place(service, other):
+            protocol, port = service.protocol, service.settings.port_number()
+            # Only what is sure is told before the start.
+            for host in service.settings.hosts() if port else ():
+                owner = owners.setdefault((protocol, port, host), name)
+                if owner != name:
                     raise UserError(
-                        f"{where}: {service.protocol} port {service.settings.port_number()} "
-                        f"belongs to [services.{other.name}] already; give it another port"
+                        f"{where}: {protocol} port {port} belongs to [services.{owner}] already; "
+                        "give it another port"
                     )
             service.setName(name)
             services.append(service)
@@ -222,14 +225,3 @@ def _words(row: Option, value: object) -> list[str]:
             several = " or a list of them" if row.many else ""
             raise BadArgument(f"got {each!r}; accepted is a string or a number{several}")
     return [f"--{row.name}={each}" for each in values]
-
-
-def _same_place(one: Any, other: Any) -> bool:
-    """Whether two would bind one port; only what is sure is told before the start."""
-    ours: Settings = one.settings
-    theirs: Settings = other.settings
-    return (
-        one.protocol == other.protocol
-        and ours.port_number() == theirs.port_number() != 0
-        and not {*ours.hosts()}.isdisjoint(theirs.hosts())
-    )

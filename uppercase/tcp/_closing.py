@@ -160,7 +160,7 @@ class EndingProtocol(Protocol):
     _clock: IReactorTime
     _conversation: Conversation
     _active_at: float
-    _sent_at: float
+    sent_at: float
     _paused = False
     _reading = True
     _peer_ended = False
@@ -227,14 +227,12 @@ class EndingProtocol(Protocol):
     def unproductive_since(self) -> float | None:
         """Return the time since which we sent it nothing; None while it is owed something."""
         since = self.idle_since()
-        return since if since is None or unacknowledged_output(self.transport) else self._sent_at
+        return since if since is None or unacknowledged_output(self.transport) else self.sent_at
 
     def incomplete_since(self) -> float | None:
         """Return the time since which it waits with the start of a message, if not yet told."""
-        if self._told_incomplete or self._peer_ended:
-            return None
-        since = self.idle_since()
-        return since if self._conversation.incomplete else None
+        waits = self._conversation.incomplete and not (self._told_incomplete or self._peer_ended)
+        return self.idle_since() if waits else None
 
     def tell_incomplete(self) -> None:
         """Tell of that, once for each connection."""
@@ -268,10 +266,7 @@ class EndingProtocol(Protocol):
 
     def close_overdue(self) -> None:
         """Abort, as nothing else can be done."""
-        if self._state is not CLOSING:
-            # Within this turn: cancelling what is awaited is the longest part of an end.
-            self._conversation.cancel()
-        elif not self._delivered:
+        if self._state is CLOSING and not self._delivered:
             self._stalled()
         self._abort()
 
@@ -322,6 +317,9 @@ class EndingProtocol(Protocol):
     def _abort(self) -> None:
         if self._state in OPEN_STATES:
             self._move(CLOSING)
+            # Not at its end: of many that are aborted, that has all of them in one turn, and to
+            # cancel what is awaited is the longest part of it.
+            self._conversation.cancel()
         self.transport.abortConnection()
 
     def end_with(self, outcome: Outcome, detail: str) -> None:

@@ -39,6 +39,8 @@ from uppercase.limits import PORTABLE, TURN
 _BATCH: Final = 256
 """The most events that one look brings."""
 
+_WRITES: Final = 1024  # In a queue, however short: each takes 40 bytes of memory besides its own.
+
 # As in <sys/epoll.h>; the module `select` has them only where it has epoll.
 _IN: Final = 0x001
 _OUT: Final = 0x004
@@ -359,6 +361,11 @@ class PromptConnection(Connection):
         if self.queueing:
             self.queueing = False
             super().stopWriting()  # type: ignore[no-untyped-call]
+
+    def _isSendBufferFull(self) -> bool:
+        # Twisted counts bytes alone.
+        full: bool = super()._isSendBufferFull()  # type: ignore[no-untyped-call]
+        return full or len(self._tempDataBuffer) > _WRITES
 
     def abortConnection(self) -> None:
         # An aborted transport waits for its end with nothing queued, and TLS still says goodbye.

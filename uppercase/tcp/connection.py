@@ -80,7 +80,7 @@ class TransformProtocol(EndingProtocol):
     def connectionMade(self) -> None:
         """Open the conversation, if the service lets this connection in."""
         factory, transport, clock = self._factory, self.transport, self._clock
-        self._active_at = self._sent_at = self._taken_at = clock.seconds()
+        self._active_at = self.sent_at = self._taken_at = clock.seconds()
         unidentified = IUnidentified.providedBy(transport)
         self.name, self.client = known_as(self._address or transport.getPeer())
         if unidentified:
@@ -162,7 +162,7 @@ class TransformProtocol(EndingProtocol):
         if output:
             self._sent += len(output)
             self._output.write(output)
-            self._active_at = self._sent_at = self._seconds()
+            self._active_at = self.sent_at = self._seconds()
         elif conversation.wants_input:
             # Without a reply that says so, a peer may hold the rest of its message back for 40 ms.
             acknowledge(self.transport)
@@ -191,7 +191,8 @@ class TransformProtocol(EndingProtocol):
         conversation: Any = self._conversation
         seconds, serving = monotonic, states.SERVING
 
-        def read(transport: PromptConnection) -> ConnectionDone | ConnectionLost | None:
+        # In quotes: else each connection would make the type anew, and keep it.
+        def read(transport: PromptConnection) -> "ConnectionDone | ConnectionLost | None":
             try:
                 data = recv(size)
             except BlockingIOError:
@@ -219,7 +220,7 @@ class TransformProtocol(EndingProtocol):
             if not 0 < length <= most or seconds() - started > _TURN_OF_ONE:
                 self._give(conversation.settle(started, output), started + _TURN_OF_ONE)
                 return None
-            self._sent_at = started
+            self.sent_at = started
             self._sent += length
             try:
                 sent = send(output)
@@ -326,7 +327,7 @@ class TransformProtocol(EndingProtocol):
         self._pumping = True
         while not (over or self._paused) and (output := conversation.replies(until, seconds)):
             self._sent += len(output)
-            self._active_at = self._sent_at = seconds()
+            self._active_at = self.sent_at = seconds()
             self._output.write(output)
             if conversation.wants_input:
                 break

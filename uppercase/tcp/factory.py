@@ -70,9 +70,9 @@ C = TypeVar("C")
 class Deadlines(Generic[C]):
     """Acts on the connections that have waited too long, for whatever `since` says they wait.
 
-    Traffic only sets a time stamp, and the timer looks at all of them when the first can be due. A
-    thousand are looked at in a fraction of a millisecond, and a busy service does so about once per
-    time-out. Where many end at once, others have their turn every `TURN` seconds.
+    Traffic only sets a time stamp, and the timer looks at all of them when the first can be due. To
+    look at a thousand takes four milliseconds, and a busy service does so about once per time-out.
+    Others have their turn every `TURN` seconds, also where many end at once.
 
     Attributes:
         connections: kept up to date by their owner, which calls `opened` and `closed`.
@@ -200,6 +200,9 @@ class TransformFactory(ServerFactory):
         self.limits = limits
         self.clock = clock
         self.lab = None if lab == NO_LAB else lab
+        if self.lab is not None:
+            # Not with the first connection: its file may be another version's by then, or gone.
+            import uppercase.lab.serving  # noqa: F401
         self.connections: set[TransformProtocol] = set()
         self.admission = Admission(
             limits.max_connections, limits.max_per_address, self.connections, clock.seconds

@@ -95,14 +95,10 @@ def refuse_group(host: str) -> None:
     Raises:
         OSError: it is one.
     """
-    shared = ip_address(host).is_multicast
     with socket.socket(family_of(host), socket.SOCK_DGRAM) as probe:
-        try:
-            # It sends nothing, and only a broadcast address needs a permission for it.
-            probe.connect((host, 1))
-        except OSError as error:
-            shared = shared or error.errno == errno.EACCES
-    if shared:
+        # It sends nothing, and only a broadcast address needs a permission for it.
+        is_broadcast = probe.connect_ex((host, 1)) == errno.EACCES
+    if is_broadcast or ip_address(host).is_multicast:
         why = "it stands for many machines; choose an address of this one as --interface"
         raise OSError(errno.EINVAL, why)
 
@@ -112,11 +108,9 @@ def _tcp_info(transport: ITransport, part: struct.Struct) -> int | None:
     skt = _socket_under(transport)
     if skt is None or sys.platform != "linux" or skt.family == socket.AF_UNIX:
         return None
-    try:
-        number: int = part.unpack(skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, part.size))[0]
-    except (OSError, struct.error):
-        return None
-    return number
+    with suppress(OSError, struct.error):
+        return int(part.unpack(skt.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, part.size))[0])
+    return None
 
 
 def _ask_kernel(transport: ITransport, request: int) -> int | None:
@@ -124,11 +118,9 @@ def _ask_kernel(transport: ITransport, request: int) -> int | None:
     skt = _socket_under(transport)
     if skt is None:
         return None
-    try:
-        answer = fcntl.ioctl(skt.fileno(), request, b"\0" * _INT.size)
-    except OSError:
-        return None
-    return int(_INT.unpack(answer)[0])
+    with suppress(OSError):
+        return int(_INT.unpack(fcntl.ioctl(skt.fileno(), request, b"\0" * _INT.size))[0])
+    return None
 
 
 def _socket_under(transport: Any) -> socket.socket | None:

@@ -259,7 +259,7 @@ class Acceptor:
     def accept_waiting(self) -> None:
         """Accept the connections that wait in the queue, which closing it would reset."""
         if self._socket.fileno() >= 0:  # The reactor, or a transform, may have closed it.
-            self._accept(BACKLOG)
+            self._accept(1 << 16)  # More than any queue holds, whatever its `backlog=`.
 
     def _accept(self, most: int) -> bool:
         """Accept up to that many; tell whether they were there."""

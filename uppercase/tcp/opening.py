@@ -9,6 +9,7 @@ behind. Such a name is only removed if it is a socket's, and a connection to it 
 """
 
 import atexit
+import errno
 import os
 import socket
 import stat
@@ -120,10 +121,11 @@ class _Opener:
     def adoptStreamPort(self, descriptor: int, family: int, factory: object) -> socket.socket:
         # The endpoint closes the descriptor that it has.
         skt = socket.socket(fileno=os.dup(descriptor))
-        if not skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listens = skt.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        if not listens or skt.type != socket.SOCK_STREAM:  # Others' messages would be cut.
             skt.close()
             raise CannotListen(
-                f"got file descriptor {descriptor}, which does not listen for connections: "
+                f"got file descriptor {descriptor}, which is no stream socket that listens: "
                 "ListenStream= and Accept=no are needed in a systemd socket unit"
             )
         return skt
@@ -241,8 +243,4 @@ def _refuses(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         # A program that listens but is too busy to accept must not hold us up.
         probe.setblocking(False)
-        try:
-            probe.connect(path)
-        except OSError as error:
-            return isinstance(error, ConnectionRefusedError)
-    return False
+        return probe.connect_ex(path) == errno.ECONNREFUSED

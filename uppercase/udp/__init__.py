@@ -19,6 +19,7 @@ from functools import partial
 from math import inf
 from time import perf_counter
 from typing import Any, Final
+from weakref import WeakSet
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
@@ -71,10 +72,15 @@ _log: Final = Logger("uppercase")
 
 Parts = Generator[Part, None, None]
 
+# Whose datagrams give way to all else, of all services: a turn is theirs together.
+_busy: Final[WeakSet["ResponderProtocol"]] = WeakSet()
+
 
 def serve(reactor: Any, sock: socket.socket, responder: Responder) -> "Port":
     """Serve a responder on a bound socket, which the port owns from now on; ports may share one."""
     allow_fragments(sock)
+    # One of systemd's may send to broadcast addresses, which a source can be.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 0)
     ask_receive_buffer(sock, responder.limits.receive_buffer)
     port = Port(sock, ResponderProtocol(responder, reactor), reactor)
     port.startListening()
@@ -131,6 +137,7 @@ class ResponderProtocol(DatagramProtocol):
             self._next_turn.cancel()
             self._parts.close()
             self._parts = None
+            _busy.discard(self)
         pending, self._pending = self._pending, {}
         for step, cancel in pending.items():
             cancel()
@@ -150,11 +157,13 @@ class ResponderProtocol(DatagramProtocol):
 
     def _take_turn(self, parts: Parts) -> None:
         self._next_turn = None
+        _busy.discard(self)
         try:
             if self._carry_on(parts):
                 if self._parts is None:
                     self._pausable.pauseProducing()
                 self._parts = parts
+                _busy.add(self)
                 self._next_turn = self._clock.callLater(0, self._take_turn, parts)
                 return
         except Exception:
@@ -166,7 +175,7 @@ class ResponderProtocol(DatagramProtocol):
 
     def _carry_on(self, parts: Parts) -> bool:
         """Carry out parts until none is left or a turn is over; return whether it is."""
-        until = inf if self._pausable is None else perf_counter() + TURN
+        until = inf if self._pausable is None else perf_counter() + TURN / (1 + len(_busy))
         for replies, steps in parts:
             if replies.payloads:
                 self.responder.exchanged(replies, self._send_replies(replies))
@@ -214,7 +223,11 @@ class ResponderProtocol(DatagramProtocol):
                 call = self._clock.callLater(step.passage.delay, self._resume, step)
                 self._pending[step] = call.cancel
             else:
-                self._await(step)
+                # The result may come before there is a way to cancel it.
+                self._pending[step] = lambda: None
+                cancel = await_reply(step.awaitable, partial(self._settle, step))
+                if step in self._pending:
+                    self._pending[step] = cancel
         if self.transport is None:  # A transform has stopped the port: nothing is awaited any more.
             self.stopProtocol()
 
@@ -222,13 +235,6 @@ class ResponderProtocol(DatagramProtocol):
         del self._pending[delay]
         self._carry_out(self.responder.resume(delay))
         self._check_idle()
-
-    def _await(self, wait: Wait) -> None:
-        # The result may come before there is a way to cancel it.
-        self._pending[wait] = lambda: None
-        cancel = await_reply(wait.awaitable, partial(self._settle, wait))
-        if wait in self._pending:
-            self._pending[wait] = cancel
 
     def _settle(self, wait: Wait, result: bytes | TransformError) -> None:
         # A step that was cancelled is no longer pending, and nobody wants its result.

@@ -26,6 +26,7 @@ from operator import attrgetter, is_not, mul, ne, or_, sub
 from typing import Any, Final
 
 from uppercase.core.datagram import Destination, Origin, Replies, SocketAddress
+from uppercase.core.values import unmapped
 from uppercase.limits import PORTABLE, UDP_READ_SIZE
 from uppercase.udp.sockets import (
     ANCILLARY_SPACE,
@@ -173,7 +174,7 @@ class OneByOne:
         self.bound = Destination(host.partition("%")[0], port)
         # Whether the system says where each datagram was sent to, so that broadcasts are told apart
         # and replies leave from the address that was asked. One address needs no telling.
-        self._tells = self.bound.host in ("0.0.0.0", "::") and enable_destinations(sock)
+        self._tells = unmapped(self.bound.host) in ("0.0.0.0", "::") and enable_destinations(sock)
         self._origin_of = lru_cache(ORIGINS)(Origin.of)
 
     def receive(self) -> tuple[Sequence[bytes], list[Origin]]:
@@ -301,10 +302,10 @@ class Batches(OneByOne):
             if sent < 0:
                 # The first of those that are left is the one that the system refused.
                 first, end = bounds[done], bounds[done + 1]
-                if end - first == 1:
+                if count == len(payloads):
                     refused.append((first, _error()))
                 else:
-                    # As one, at least: not everything that sends packets can cut them apart.
+                    # It went as segments, a lone one too, which not every path takes.
                     alone = Replies(payloads[first:end], replies.origins[first:end], ())
                     refused += [(first + place, why) for place, why in send_each(self.send, alone)]
                 sent = 1

@@ -45,8 +45,7 @@ Opener = Callable[[int], list[socket.socket]]
 _EVERYWHERE: Final = "0.0.0.0"
 
 _SO_MEMINFO: Final = 55  # since Linux 4.12; on all of its architectures but two
-_MEMINFO: Final = struct.Struct("@9I")
-_MEMINFO_DROPS: Final = 8
+_MEMINFO: Final = struct.Struct("@9I")  # The last counts drops.
 
 
 def open_socket(host: str, port: int, *, one_of_several: bool = False) -> socket.socket:
@@ -111,12 +110,8 @@ def open_for_each(host: str, port: int, workers: int) -> list[socket.socket]:
 def _is_broadcast(sock: socket.socket) -> bool:
     """Return whether a socket is bound to a broadcast address."""
     with socket.socket(sock.family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(sock.getsockname())
-        except OSError as error:
-            # What connect(2) says of a broadcast address; it sends nothing.
-            return error.errno == EACCES
-    return False
+        # What connect(2) says of a broadcast address; it sends nothing.
+        return probe.connect_ex(sock.getsockname()) == EACCES
 
 
 def adopt_socket(descriptor: int) -> socket.socket:
@@ -137,6 +132,12 @@ def adopt_socket(descriptor: int) -> socket.socket:
         raise CannotListen(
             f"got file descriptor {descriptor} with {found}; a datagram socket of INET or INET6 "
             "is needed: use ListenDatagram= in a systemd socket unit"
+        )
+    if _is_broadcast(sock):
+        sock.close()
+        raise CannotListen(
+            f"got file descriptor {descriptor} of a broadcast address, which is not answered; name "
+            "an address of this machine as ListenDatagram="
         )
     os.close(descriptor)
     return sock
@@ -238,7 +239,7 @@ def receive_buffer(sock: socket.socket) -> int:
 
 
 def kernel_drops(sock: socket.socket) -> int | None:
-    """Return how many datagrams the kernel dropped on a full buffer; None if it does not tell.
+    """Return how many datagrams the kernel dropped, damaged ones too; None if it does not tell.
 
     Linux counts them per socket, as the `drops` of /proc/net/udp, and tells the owner by
     SO_MEMINFO.
@@ -246,7 +247,7 @@ def kernel_drops(sock: socket.socket) -> int | None:
     if sys.platform == "linux":
         with suppress(OSError, struct.error):  # An emulator may give less.
             counters = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
-            return int(_MEMINFO.unpack(counters)[_MEMINFO_DROPS])
+            return int(_MEMINFO.unpack(counters)[-1])
     return None
 
 

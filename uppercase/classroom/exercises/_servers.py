@@ -35,7 +35,7 @@ def _resets_at_the_end(skt: socket.socket) -> None:
 def _leave(skt: socket.socket) -> bytes:
     """Return what still comes; have the socket close without harm to the server."""
     skt.settimeout(_QUIET)
-    with suppress(TimeoutError):
+    with suppress(OSError):
         if rest := skt.recv(1 << 16):
             return rest
         # It has closed first, and a reset spares it TIME_WAIT: it can be started again at once. One
@@ -127,7 +127,8 @@ class _Server(ABC):
                 words = f"; it has ended, its last words are: {program.last_words()}"
             elif words := program.complaint():  # Such as of a thread of its own.
                 words = f"; on standard error: {words}"
-            wanted = f"sent {_shown(data)}, expected {_shown(expected[0])}"
+            end = " and then the end of the connection" if how else ""
+            wanted = f"sent {_shown(data)}{end}, expected {_shown(expected[0])}{end}"
             raise Wrong(f"{wanted}, got {got}".rstrip() + words)
 
     def still_answers(self, trial: Trial, program: Program, after: str) -> None:
@@ -137,7 +138,7 @@ class _Server(ABC):
         except Wrong as wrong:
             raise Wrong(f"after {after}, {wrong}") from None
 
-    answers = _asked("answers", 3, b"hello world")
+    answers = _asked("answers", 3, b"Hello, World 42!")
     newline = _asked("keeps a newline", 1, b"hello\n")
     turns = _asked("serves many clients in turn", 2, b"three", b"one", b"four")
     street = _asked("takes non-ASCII text", 1, _STREET.encode(), also=_STREETS)

@@ -25,6 +25,7 @@ from importlib.resources import files
 from ipaddress import ip_address
 from secrets import token_urlsafe
 from typing import Any, Final
+from zlib import crc32
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
@@ -138,7 +139,13 @@ _HEADERS: Final = {
     "cache-control": "no-store",
 }
 
-_PARTS: Final = ("page.html", "page.css", "ladder.js", "page.js", "icon.svg")
+_PARTS: Final = {
+    b"/" + name.replace("page.html", "").encode(): (files(__name__) / name).read_bytes()
+    for name in ("page.html", "page.css", "ladder.js", "page.js", "icon.svg")
+}
+EDITION: Final = crc32(b"".join(_PARTS.values()))
+"""Of all of them: a browser that has another loads them anew."""
+
 _KINDS: Final = {b"css": b"text/css", b"js": b"text/javascript", b"svg": b"image/svg+xml"}
 
 
@@ -255,7 +262,7 @@ class PageService(WebService):
 
     def greeting(self, watcher: _Watcher) -> bytes:
         """Return the frame for a watcher that comes, or comes back."""
-        return _frame("hello", {"you": watcher.token, **self._snapshot()})
+        return _frame("hello", {"you": watcher.token, "edition": EDITION, **self._snapshot()})
 
     def forget(self, watcher: _Watcher) -> None:
         self.watchers.pop(watcher.token, None)
@@ -293,19 +300,14 @@ class _Root(Resource):
     def __init__(self, page: PageService) -> None:
         super().__init__()
         self._page = page
-        folder = files("uppercase.classroom.page")
-        self._parts = {
-            b"/" + name.replace("page.html", "").encode(): (folder / name).read_bytes()
-            for name in _PARTS
-        }
 
     def render_GET(self, request: Request) -> bytes | int:
         if why := self._refusal(request, changes=False):
             return _say(request, 403, why)
-        if request.path in self._parts:
+        if request.path in _PARTS:
             kind = _KINDS.get(request.path.rpartition(b".")[2], b"text/html")
             request.setHeader(b"content-type", kind + b"; charset=utf-8")
-            return self._parts[request.path]
+            return _PARTS[request.path]
         match request.path:
             # Who asks for the headers alone could not be seen to have gone.
             case b"/events" if request.method == b"GET":

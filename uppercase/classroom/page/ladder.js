@@ -4,6 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const ROWS = 120; // arrows that are drawn: what one scrolls through, and what a phone draws in time
 const PAUSE = 2; // seconds without anything that become a line saying so
+const SHAFT = 1.64; // rem below the top of its row: under the text, above words that stand below it
 const MARKS = ["lost", "dropped", "corrupted", "reordered", "duplicated", "delayed"];
 
 export function element(name, className = "", text = "") {
@@ -108,7 +109,7 @@ export class Ladder {
     const way = arrow && ["note", "request", "reply"][arrow.way];
     item.className = `${kind === "leaves" ? way : kind} ${item.className.includes("fresh") ? "fresh" : ""}`;
     const when = element("span", "when");
-    when.append(element("time", "", clock(row.at - began)));
+    when.append(element("span", "clock", clock(row.at - began)));
     if (kind === "pause") {
       const label = element("span", "label");
       label.append(element("span", "", `nothing for ${row.seconds.toFixed(1)} s`));
@@ -126,7 +127,7 @@ export class Ladder {
     const label = element("span", "label");
     const words = element("span", "words");
     if (arrow.way) {
-      label.append(element("span", "quiet", `${way} `));
+      label.append(element("span", "quiet", `${client.mine ? "your " : ""}${way} `));
       if (arrow.number) label.append(element("b", "", `${arrow.number}`));
       label.append(element("span", "", arrow.text));
       label.title = `${arrow.size} bytes`;
@@ -139,15 +140,15 @@ export class Ladder {
 
   drawPicture(arrows) {
     const width = this.picture.clientWidth;
-    const style = getComputedStyle(this.list);
-    const shaft = parseFloat(style.getPropertyValue("--shaft"));
+    // On paper, or in a window that is being resized, it is stretched as the rows are.
+    this.picture.setAttribute("viewBox", `0 0 ${width} ${this.picture.clientHeight}`);
     this.rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
     // All reading before all writing, so that the browser lays out once.
     const middles = new Map();
     let bottom = 0;
     for (const [key, item] of this.rows) {
       const [top, height] = [item.offsetTop - this.list.offsetTop, item.offsetHeight];
-      middles.set(key, top + height * (key.endsWith("+") ? 0.5 : shaft));
+      middles.set(key, top + (key.endsWith("+") ? height / 2 : SHAFT * this.rem));
       bottom = Math.max(bottom, top + height);
     }
     this.lives.forEach((life, side) => {

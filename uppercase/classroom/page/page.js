@@ -15,7 +15,7 @@ const WELL = ["closed finished", "closed answered"];
 
 const at = (id) => document.getElementById(id);
 const ladder = new Ladder(at("rows"), at("arrows"));
-const page = { you: "", services: [], counts: [], open: 0, only: "", follows: true, fresh: 0, mine: new Map(), sent: null };
+const page = { you: "", edition: 0, services: [], counts: [], open: 0, only: "", follows: true, fresh: 0, mine: new Map(), sent: null };
 let wanted = false;
 
 const service = () => page.services[page.open];
@@ -61,10 +61,12 @@ function lose() {
 }
 
 function greet(told) {
+  // A server of another version has another script, and may tell other things.
+  if (page.edition && told.edition !== page.edition) return location.reload();
   // Who was slow is greeted again, and is the client that it was; who comes back is a new one, and
   // may find other services.
   if (told.you !== page.you) Object.assign(page, { mine: new Map(), sent: null });
-  Object.assign(page, { you: told.you, counts: told.counts, address: told.address, code: told.code });
+  Object.assign(page, { you: told.you, edition: told.edition, counts: told.counts, address: told.address, code: told.code });
   page.services = told.services.map((each) => ({ ...each, clientsBy: new Map(), arrowsBy: new Map(), pace: [] }));
   page.open = Math.min(page.open, page.services.length - 1);
   told.services.forEach((each, index) => merge(page.services[index], each));
@@ -124,7 +126,7 @@ function later() {
     showSample();
     showKeyPlace();
     if (page.follows) showTimeline();
-    else say("follow", `Follow (${page.fresh} new)`);
+    else say("fresh", `${page.fresh} new`);
   });
 }
 
@@ -242,7 +244,7 @@ function showTimeline() {
   say("whose", only ? `client ${tag(only.serial)} (${page.only})` : "all clients");
   say("left-end", only ? `Client ${tag(only.serial)}` : "Clients");
   page.fresh = 0;
-  say("follow", "Follow");
+  say("fresh", "");
   at("timeline").scrollTop = at("timeline").scrollHeight;
 }
 
@@ -307,7 +309,7 @@ function makeRow(client) {
   const [, host, port] = client.peer.match(/^(.*?)(:[^:]*)?$/);
   const peer = element("span", "peer", host);
   peer.append(element("wbr"), port ?? "");
-  button.append(element("span", "tag", tag(client.serial)), peer, element("span", "ended"));
+  button.append(element("span", "tag", tag(client.serial)), peer, element("span", "about"));
   button.addEventListener("click", () => choose(page.only === client.peer ? "" : client.peer));
   head.append(button);
   row.append(head, ...["in", "out", ...COLUMNS].map(() => element("td")));
@@ -318,9 +320,10 @@ function fillRow(row, client, places, used) {
   const [head, ...cells] = row.children;
   const button = head.firstChild;
   button.setAttribute("aria-pressed", page.only === client.peer);
-  button.firstChild.className = page.mine.get(page.open) === client.peer ? "tag mine" : "tag";
-  const ended = client.state === "open" ? "" : client.state;
-  if (button.lastChild.textContent !== ended) button.lastChild.textContent = ended;
+  const mine = page.mine.get(page.open) === client.peer;
+  button.firstChild.className = mine ? "tag mine" : "tag";
+  const about = [mine && "you", client.state !== "open" && client.state].filter(Boolean).join(", ");
+  if (button.lastChild.textContent !== about) button.lastChild.textContent = about;
   cells.forEach((cell, index) => {
     const count = client.counts[places[index]];
     cell.hidden = !used[index];

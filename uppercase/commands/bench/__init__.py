@@ -135,6 +135,7 @@ class Display:
         shown = shown and os.environ.get("TERM") != "dumb"  # It would print the bar's escapes.
         self.bar = click.progressbar(
             length=round(self.plan.duration * 1e3),  # whole milliseconds, since it counts
+            width=0,  # What there is room for: a line that goes on below would stay there.
             show_percent=False,
             item_show_func=lambda rate: rate,
             file=sys.stderr,

@@ -267,9 +267,10 @@ def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
         return
     streams: list[socket.socket] = []
     addresses = look_up(resolve, target)
+    context = target.tls.context() if target.tls else None
     try:
         while len(streams) < connections:
-            streams.append(_connect_stream(target, addresses))
+            streams.append(_connect_stream(target, addresses, context))
     except (NetworkError, UserError) as error:
         for stream in streams:
             stream.close()
@@ -284,13 +285,12 @@ def connect(target: Target, connections: int) -> Iterator[list[socket.socket]]:
     yield streams
 
 
-def _connect_stream(target: Target, addresses: list[Address]) -> socket.socket:
-    """Return a stream socket, an `ssl.SSLSocket` if the target asks for TLS.
+def _connect_stream(target: Target, addresses: list[Address], context: Any) -> socket.socket:
+    """Return a stream socket, an `ssl.SSLSocket` if there is a context.
 
     Each address is tried in turn, within `CONNECT_TIMEOUT` for all of them; the one that lets us in
     is the only one left.
     """
-    context = target.tls.context() if target.tls else None
     last_error = OSError("no address")
     for address in addresses:
         try:

@@ -30,6 +30,9 @@ _TICK: Final = 0.1
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _EXCERPT: Final = 256
 
+_BUFFER: Final = memoryview(bytearray(BLOCK))
+"""What a read has brought, of whichever stream: it is looked at before the next one."""
+
 
 @dataclass(eq=False)
 class _Load:
@@ -61,7 +64,7 @@ class StreamLoad(_Load):
 
     def __post_init__(self) -> None:
         self._outgoing = memoryview(self.workload.outgoing)
-        self._buffer = memoryview(bytearray(min(BLOCK, self.workload.ends[-1])))
+        self._buffer = _BUFFER[: self.workload.ends[-1]]
         self._planned: deque[tuple[int, float]] = deque()  # (offered up to here, planned for)
         self._offered = 0
         self._answered = 0
@@ -107,7 +110,7 @@ class StreamLoad(_Load):
         got, workload = self._buffer[:size], self.workload
         # Equal to a slice of the expected bytes, without making the slice: one memcmp.
         if not workload.incoming.startswith(got, self._taken % workload.ends[-1]):
-            self._compare(bytes(got))
+            self._compare(got)
         self._taken += size
         self.counts.received_bytes += size
         reached = workload.answered(self._taken)
@@ -143,7 +146,7 @@ class StreamLoad(_Load):
         self.counts.answered += fresh
         return fresh
 
-    def _compare(self, got: bytes) -> None:
+    def _compare(self, got: memoryview) -> None:
         """Find the messages whose replies are wrong; slow, as no good server needs it."""
         number = self.workload.answered(self._taken)
         at = self._taken
@@ -152,7 +155,7 @@ class StreamLoad(_Load):
             expected = reply[-left:]
             if not expected.startswith(got[:left]) and number != self._last_wrong:
                 self._last_wrong = number
-                self.counts.note_wrong(got[:_EXCERPT], expected[:_EXCERPT])
+                self.counts.note_wrong(bytes(got[:_EXCERPT]), expected[:_EXCERPT])
             got = got[left:]
             at += left
             number += 1

@@ -23,7 +23,7 @@ import click
 from uppercase.client.target import Target, reachable
 from uppercase.commands import NETWORK, OK, _options, _report, look_up, running, signals
 from uppercase.commands._options import COUNT, DURATION, SIZE, acceptable, expectation
-from uppercase.commands.group import Command, say, section
+from uppercase.commands.group import Command, section
 from uppercase.commands.ping._tracker import (
     PING_SAMPLES,
     Finding,
@@ -124,7 +124,8 @@ def ping(
                 print(f"PING {target.place} ({str(target).split()[0]}): {what}", flush=True)
             failure = None
             try:
-                with signals(partial(soon, run.end), partial(soon, run.look)):
+                look = partial(run.happened.put, display.show_interim)
+                with signals(partial(soon, run.end), partial(soon, look)):
                     wait(run.measure())
             except NetworkError as error:
                 failure = error
@@ -157,24 +158,24 @@ measurement was."""
 
 
 class _Look(NamedTuple):
-    """How a kind of finding is shown: the tag of its line and its colour, its mark in a plot."""
+    """How a kind of finding is shown: the tag of its line, ink and ground, its mark in a plot."""
 
     tag: str
-    colour: str
+    colours: tuple[str, str]
     shape: str
     ink: str
     size: int = 6
 
 
 _LOOKS: Final = {
-    "reply": _Look("", "", ".", _report.BLUE),
-    "reordered": _Look("REORDERED", "magenta", "o", _report.VIOLET, 7),
-    "duplicate": _Look("DUP", "blue", "D", _report.BLUE),
-    "late": _Look("LATE", "yellow", "^", _report.BROWN),
-    "wrong": _Look("WRONG", "bright_red", "s", "black"),
-    "lost": _Look("LOST", "red", "x", _report.RED),
+    "reply": _Look("", ("", ""), ".", _report.BLUE),
+    "reordered": _Look("REORDERED", ("black", "green"), "o", _report.VIOLET, 7),
+    "duplicate": _Look("DUP", ("black", "cyan"), "D", _report.BLUE),
+    "late": _Look("LATE", ("black", "yellow"), "^", _report.BROWN),
+    "wrong": _Look("WRONG", ("white", "blue"), "s", "black"),
+    "lost": _Look("LOST", ("white", "red"), "x", _report.RED),
 }
-_COLOURS: Final = {look.tag: look.colour for look in _LOOKS.values() if look.tag}
+_TAGS: Final = {look.tag: look.colours for look in _LOOKS.values() if look.tag}
 
 
 def milliseconds(seconds: float) -> float:
@@ -195,10 +196,11 @@ def finding_text(finding: Finding, where: str, timeout: float) -> str:
 
 
 def coloured(line: str) -> str:
-    """Return a line with its tag in the tag's own colour, on a terminal that has colours."""
+    """Return a line with its tag in the tag's own colours, on a terminal that has some."""
     head, _, tag = line.rpartition(" ")
     plain = not sys.stdout.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    return line if plain or tag not in _COLOURS else f"{head} {click.style(tag, fg=_COLOURS[tag])}"
+    # With a ground: letters of a colour fade where the terminal's is dark, or where it is not.
+    return line if plain or tag not in _TAGS else f"{head} {click.style(tag, *_TAGS[tag])}"
 
 
 def _finding_object(finding: Finding) -> dict[str, Any]:
@@ -306,11 +308,6 @@ class Display:
         if self.timestamps:
             line = f"[{time.time():.6f}] {line}"
         print(coloured(line), flush=True)
-
-    def notice(self, sentence: str) -> None:
-        """Tell a person something; in the objects, the summary's `connections` says it."""
-        if not self.as_json:
-            say(sentence)
 
     def show_interim(self) -> None:
         """Print how it stands: as an object, or as a line on standard error."""

@@ -34,6 +34,7 @@ from uppercase.client.network import (
     open_connection,
 )
 from uppercase.client.target import Address, Target, connect_udp, explain, explain_send
+from uppercase.commands.group import say
 from uppercase.commands.ping._tracker import LONGEST_LINE, Tracker
 from uppercase.core.values import counted
 from uppercase.errors import NetworkError, NoReply, UppercaseError, UserError
@@ -115,9 +116,6 @@ class ProbeRun(ABC):
                 raise error
 
         self.happened.put(happened)
-
-    def look(self) -> None:
-        self.happened.put(self.display.show_interim)
 
     def received(self, reply: bytes) -> None:
         now = monotonic()
@@ -204,15 +202,16 @@ class StreamRun(ProbeRun):
         if self._shared is not None:
             self._shared.send(probe)
             return
-        if self._notice:
-            self.display.notice(self._notice)
-            self._notice = ""
+        if self._notice and not self.display.as_json:  # There `connections` says it.
+            say(self._notice)
+        self._notice = ""
         if len(self._alone) >= CONNECTIONS:
             self._give_up(next(iter(self._alone)))
         self.display.connections += 1
         lines = Lines(self.target, self.received, self.tracker.totals.transmitted)
         self._alone[lines] = Deferred.fromCoroutine(self._ask_alone(lines, probe))
-        self._alone[lines].addBoth(lambda _: self._forget(lines))
+        # Invariant: returns nothing, since a Deferred's callback must not return that Deferred.
+        self._alone[lines].addBoth(lambda _: self._alone.pop(lines, None) and None)
 
     def stuck(self) -> bytes:
         """Take out what has come of a line that does not go on: the one asked for first."""
@@ -257,10 +256,6 @@ class StreamRun(ProbeRun):
             # That is the end (the system gives no more sockets, say); what has come is shown first.
             await deferLater(self.reactor, 0)
             self.end(error)
-
-    def _forget(self, lines: "Lines") -> None:
-        # Invariant: returns nothing, since a Deferred's callback must not return that Deferred.
-        self._alone.pop(lines, None)
 
     def _give_up(self, lines: "Lines") -> None:
         self._alone.pop(lines).cancel()
@@ -341,12 +336,12 @@ class Lines(Reader):
     async def _listen(self) -> UppercaseError | None:
         """Deliver the lines; the rest counts as one if it is too long, or the last."""
         while data := await self.came.get():
-            *lines, rest = (self.incomplete() + data).split(b"\n")
+            *lines, rest = data.split(b"\n")
             for line in lines:
-                self._tell(line + b"\n")
+                self._tell(self.incomplete() + line + b"\n")
             # Invariant: what has come is of the reply after those that were told.
             self._incoming += rest
-            if len(rest) > LONGEST_LINE:
+            if len(self._incoming) > LONGEST_LINE:
                 self._tell(self.incomplete())
         if self._incoming:
             self._tell(self.incomplete())

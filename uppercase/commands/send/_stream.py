@@ -96,7 +96,9 @@ class Source:
 
     def doRead(self) -> None:
         """Read once, which does not block: the descriptor is ready."""
-        wanted = self._take_wanted()
+        self._reactor.removeReader(self)
+        wanted, self._wanted = self._wanted, None
+        assert wanted is not None
         try:
             data = os.read(self._source, CHUNK)
         except OSError as error:
@@ -108,12 +110,6 @@ class Source:
         """Hear of the end under epoll, which tells it apart from something to read."""
         if self._wanted is not None:
             self.doRead()
-
-    def _take_wanted(self) -> Deferred[bytes]:
-        self._reactor.removeReader(self)
-        wanted, self._wanted = self._wanted, None
-        assert wanted is not None
-        return wanted
 
 
 async def write(data: bytes) -> None:
