@@ -68,6 +68,7 @@ class Pipeline:
     def _take(self, stages: Iterable[Stage]) -> None:
         self._stages = tuple(stages)
         self._calls = [(stage.name, stage.transform.transform) for stage in self._stages]
+        vars(self).pop("joins_lines", None)  # Other stages are asked anew.
 
     @property
     def name(self) -> str:
