@@ -116,3 +116,27 @@ def test_others_have_their_turn_while_many_are_drained_and_while_many_are_aborte
     factory.connections.clear()
     factory.on_closed()
     assert done.called
+
+
+def test_who_comes_and_goes_within_a_look_is_waited_for() -> None:
+    """Such as one whose TLS handshake was under way."""
+    clock = Clock()
+    service = TCPService(TCPSettings(drain_quiet=0.0), clock)
+    late = Connection(0.0)
+
+    class Last(Connection):
+        def drain(self) -> None:
+            for _ in range(2):
+                factory.connections.clear()
+                factory.on_closed()
+                factory.connections.add(late)
+
+    factory: Any = Factory({Last(0.0)})
+    service.factory = factory
+    done = Deferred.fromCoroutine(service.end())
+    clock.advance(0.1)
+    assert late.drained
+    assert not done.called
+    factory.connections.clear()
+    factory.on_closed()
+    assert done.called

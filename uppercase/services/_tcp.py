@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -198,7 +199,8 @@ class TCPService(TransformService):
         connections = self.factory.connections
         drained, late = set[TransformProtocol](), set[TransformProtocol]()
         pause: Deferred[None]
-        self.factory.on_closed = lambda: None if connections else pause.callback(None)
+        # Again, without effect, where another comes and goes within one look.
+        self.factory.on_closed = lambda: None if connections else pause.cancel()
         now = clock.seconds()
         deadline = next_abort = now + self.settings.drain
         next_report = now + _DRAIN_REPORT
@@ -228,7 +230,8 @@ class TCPService(TransformService):
                 if clock.seconds() > until:  # Others have their turn.
                     await deferLater(self.reactor, 0)
                     until = clock.seconds() + TURN
-            await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
+            with suppress(CancelledError):
+                await pause.addTimeout(_DRAIN_LOOK, clock, lambda *_: None)
         self.factory.on_closed = lambda: None
 
     def _fit_to_descriptors(self) -> None:
