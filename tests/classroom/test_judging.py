@@ -97,6 +97,7 @@ def pinged(
         pinged("RTT 0.2003", summary="min 0.2\nmax 0.3\navg 0.25\nmedian 0.2\nloss rate: 0.4"),
         pinged("0.2003\n0.2010"),
         pinged("0.2003", loss="timeout\nPing lost", summary="sent 10\nlost 4\n40 % loss"),
+        pinged("0.2003", summary="lost in a row: 1\nlost in a row: 2\n40 %"),
         *(
             pinged("0.2003", loss=loss)
             for loss in (
@@ -212,7 +213,9 @@ def test_lines_may_have_others_between_them(output: str) -> None:
     ],
 )
 def test_a_line_that_is_missing_twice_there_or_harmed_is_wrong(output: str) -> None:
-    assert len(wrong("stop-and-wait", delivered(output))) == 7
+    found = wrong("stop-and-wait", delivered(output))
+    assert len(found) == 7
+    assert all(("got none of them" in said) is (not output) for said in found.values())
 
 
 def test_who_knows_no_reply_again_is_told_that_it_is_in_capitals() -> None:
