@@ -291,7 +291,12 @@ class ThreadedTransform(MessageTransform):
             threads = the_reactor().getThreadPool().threads
             threads[:] = [each for each in threads if each.ident is not None]
             raise TransformError(self.name, str(error)) from None
-        return reply.addErrback(lambda failure: (next(asked, b""), failure)[1])
+
+        def leave_out(failure: Any) -> Any:
+            next(asked, None)
+            return failure
+
+        return reply.addErrback(leave_out)
 
     def _call(self, asked: Iterator[bytes]) -> bytes:
         if (message := next(asked, None)) is None:

@@ -198,20 +198,24 @@ class Worker(ProcessProtocol):
             try:
                 self._hear(json.loads(line))
             except Exception:  # Whatever it is: nothing but a report is understood.
-                if not self._garbled:
-                    say(
-                        f"{self} has sent something that is not a report, which is left out; "
-                        "does a transform write to file descriptors that it has not opened?",
-                        LogLevel.error,
-                        event="garbled-report",
-                        worker=self.number + 1,
-                    )
-                self._garbled = True
+                self._complain()
         elif line.strip():
             text = line.decode(errors="backslashreplace")
             if descriptor == 2:
                 self._last_words = text.strip()
             self._write(_OUTPUT[descriptor], text, {"event": "output"})
+
+    def _complain(self) -> None:
+        """Say once that something other than reports comes through their pipe."""
+        if not self._garbled:
+            self._garbled = True
+            say(
+                f"{self} has sent something that is not a report, which is left out; "
+                "does a transform write to file descriptors that it has not opened?",
+                LogLevel.error,
+                event="garbled-report",
+                worker=self.number + 1,
+            )
 
     def _hear(self, said: dict[str, Any]) -> None:
         self.silent = 0.0

@@ -147,11 +147,7 @@ class Audience:
         client.count(event)
         if self._is_shown(event, (peer, getattr(event, "number", 0))):
             for arrow in client.arrows.take(row_of(event, self._clock(), _PAYLOAD)):
-                arrow.serial = arrow.serial or next(self._serials)
-                if arrow.serial not in self._history:
-                    for forgotten, _ in _put(self._history, arrow.serial, (peer, arrow), HISTORY):
-                        self._changed.pop(forgotten, None)
-                self._changed[arrow.serial] = None
+                self._keep(peer, arrow)
             client.arrows.arrows.clear()
 
     def wants(self, count: int) -> bool:
@@ -196,6 +192,13 @@ class Audience:
             if peer in self._clients:
                 self._clients[peer].arrows.forget(number)
         return True
+
+    def _keep(self, peer: str, arrow: Arrow) -> None:
+        arrow.serial = arrow.serial or next(self._serials)
+        if arrow.serial not in self._history:
+            for forgotten, _ in _put(self._history, arrow.serial, (peer, arrow), HISTORY):
+                self._changed.pop(forgotten, None)
+        self._changed[arrow.serial] = None
 
     def _told(self, clients: Iterable[str], arrows: Iterable[int]) -> dict[str, Any]:
         found = [(peer, self._clients[peer]) for peer in clients]

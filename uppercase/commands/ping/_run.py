@@ -210,8 +210,7 @@ class StreamRun(ProbeRun):
         self.display.connections += 1
         lines = Lines(self.target, self.received, self.tracker.totals.transmitted)
         self._alone[lines] = Deferred.fromCoroutine(self._ask_alone(lines, probe))
-        # Invariant: returns nothing, since a Deferred's callback must not return that Deferred.
-        self._alone[lines].addBoth(lambda _: self._alone.pop(lines, None) and None)
+        self._alone[lines].addBoth(lambda _: self._forget(lines))
 
     def stuck(self) -> bytes:
         """Take out what has come of a line that does not go on: the one asked for first."""
@@ -256,6 +255,10 @@ class StreamRun(ProbeRun):
             # That is the end (the system gives no more sockets, say); what has come is shown first.
             await deferLater(self.reactor, 0)
             self.end(error)
+
+    def _forget(self, lines: "Lines") -> None:
+        # Invariant: returns nothing, since a Deferred's callback must not return that Deferred.
+        self._alone.pop(lines, None)
 
     def _give_up(self, lines: "Lines") -> None:
         self._alone.pop(lines).cancel()

@@ -240,12 +240,7 @@ class Tracker:
         probe = _Probe(seq, now, self._probes.reply(seq))
         self._known[seq] = self._waiting[seq] = self._by_reply[probe.expected] = probe
         self.totals.pending += 1
-        # Memory is bounded: the oldest that nothing is expected for any more are dropped.
-        while len(self._known) > self._memory:
-            oldest = next(iter(self._known.values()))
-            if oldest.became is None:
-                break
-            del self._known[oldest.seq], self._by_reply[oldest.expected]
+        self._forget()
         return self._probes.probe(seq)
 
     def restart(self, probe: bytes, now: float) -> None:
@@ -305,12 +300,7 @@ class Tracker:
     def _wrong(self, reply: bytes, now: float) -> Finding:
         """Take a reply that no probe expects; it counts for the one that it names or resembles."""
         self.totals.wrong += 1
-        # Else the awaited one whose reply has most bytes in common, the oldest of equals.
-        probe = self._known.get(self._probes.claimed(reply)) or max(
-            islice(self._waiting.values(), _CANDIDATES),
-            key=lambda probe: sum(map(eq, probe.expected[:_HEAD], reply)),
-            default=None,
-        )
+        probe = self._known.get(self._probes.claimed(reply)) or self._most_alike(reply)
         # A server that speaks first had not been asked.
         if probe is None or now < probe.sent:
             return Finding(Verdict.WRONG, None, len(reply), got=reply)
@@ -321,9 +311,25 @@ class Tracker:
             Verdict.WRONG, probe.seq, len(reply), rtt, got=reply, expected=probe.expected
         )
 
+    def _most_alike(self, reply: bytes) -> _Probe | None:
+        """Return the awaited probe whose reply has most bytes in common, the oldest of equals."""
+        return max(
+            islice(self._waiting.values(), _CANDIDATES),
+            key=lambda probe: sum(map(eq, probe.expected[:_HEAD], reply)),
+            default=None,
+        )
+
     def _settle(self, probe: _Probe, became: Verdict) -> None:
         if self._waiting.pop(probe.seq, None):
             self.totals.pending -= 1
         elif probe.became is Verdict.LOST:
             self.totals.lost -= 1
         probe.became = became
+
+    def _forget(self) -> None:
+        """Keep memory bounded: drop the oldest probes that nothing is expected for any more."""
+        while len(self._known) > self._memory:
+            probe = next(iter(self._known.values()))
+            if probe.became is None:
+                break
+            del self._known[probe.seq], self._by_reply[probe.expected]
