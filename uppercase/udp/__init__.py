@@ -223,11 +223,7 @@ class ResponderProtocol(DatagramProtocol):
                 call = self._clock.callLater(step.passage.delay, self._resume, step)
                 self._pending[step] = call.cancel
             else:
-                # The result may come before there is a way to cancel it.
-                self._pending[step] = lambda: None
-                cancel = await_reply(step.awaitable, partial(self._settle, step))
-                if step in self._pending:
-                    self._pending[step] = cancel
+                self._await(step)
         if self.transport is None:  # A transform has stopped the port: nothing is awaited any more.
             self.stopProtocol()
 
@@ -235,6 +231,13 @@ class ResponderProtocol(DatagramProtocol):
         del self._pending[delay]
         self._carry_out(self.responder.resume(delay))
         self._check_idle()
+
+    def _await(self, wait: Wait) -> None:
+        # The result may come before there is a way to cancel it.
+        self._pending[wait] = lambda: None
+        cancel = await_reply(wait.awaitable, partial(self._settle, wait))
+        if wait in self._pending:
+            self._pending[wait] = cancel
 
     def _settle(self, wait: Wait, result: bytes | TransformError) -> None:
         # A step that was cancelled is no longer pending, and nobody wants its result.

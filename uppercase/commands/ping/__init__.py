@@ -124,8 +124,7 @@ def ping(
                 print(f"PING {target.place} ({str(target).split()[0]}): {what}", flush=True)
             failure = None
             try:
-                look = partial(run.happened.put, display.show_interim)
-                with signals(partial(soon, run.end), partial(soon, look)):
+                with signals(partial(soon, run.end), partial(soon, run.look)):
                     wait(run.measure())
             except NetworkError as error:
                 failure = error

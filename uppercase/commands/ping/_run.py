@@ -117,6 +117,9 @@ class ProbeRun(ABC):
 
         self.happened.put(happened)
 
+    def look(self) -> None:
+        self.happened.put(self.display.show_interim)
+
     def received(self, reply: bytes) -> None:
         now = monotonic()
         self.happened.put(lambda: self.display.show(self.tracker.receive(reply, now)))
